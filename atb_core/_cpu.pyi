@@ -4,8 +4,6 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
-class Error(Exception): ...
-
 Size: TypeAlias = int | list[tuple[str, int]]
 TensorSpec: TypeAlias = tuple[str, str, str, list[Size]]
 Attribute: TypeAlias = bool | int | float | str | Sequence[int]

@@ -20,7 +20,7 @@ import contextlib
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -144,20 +144,32 @@ class Extensions(Generic[T]):
         hook: name of the hook that fills it.
         kind: class of the contributed items; with `subclasses`, base of the classes that are contributed.
         problem: returns a sentence that names a further fault of an item, `None` if it has none.
+        name: attribute with the name of an item, by which `named` finds it; "" if items have none.
     """
 
     def __init__(
-        self, hook: str, kind: type, problem: Callable[[Any], str | None] | None = None, subclasses: bool = False
+        self,
+        hook: str,
+        kind: type,
+        problem: Callable[[Any], str | None] | None = None,
+        *,
+        subclasses: bool = False,
+        name: str = "",
     ) -> None:
         self.hook = hook
         #: The hook's result, for messages.
         self.expected = f"a list of {'subclasses of ' if subclasses else ''}{kind.__name__}"
-        self._kind, self._problem, self._subclasses = kind, problem, subclasses
+        self._kind, self._problem, self._subclasses, self._name = kind, problem, subclasses, name
 
     def problem(self, item: object) -> str | None:
         """Returns a sentence that names the fault of a contributed item, `None` if it has none."""
-        fault = (class_problem if self._subclasses else _item_problem)(item, self._kind)
-        return fault or (self._problem(item) if self._problem else None)
+        if fault := (class_problem if self._subclasses else _item_problem)(item, self._kind):
+            return fault
+        # Without a call of the item: a property is no name.
+        name = inspect.getattr_static(item, self._name, None) if self._name else "not needed"
+        if not isinstance(name, str) or not name:
+            return f"{getattr(item, '__name__', item)!s:.200} has no {self._name}"
+        return self._problem(item) if self._problem else None
 
     def all(self) -> list[Contribution[T]]:
         """Returns the contributions so far; raises PluginError in strict mode if any plugin failed."""
@@ -180,6 +192,24 @@ class Extensions(Generic[T]):
                 hint=f"Uninstall all but one, or leave one out: ATB_NO_PLUGINS={claims[-1].owner.distribution}.",
             )
         return claims[0] if claims else None
+
+    def named(self, name: object, what: str) -> Contribution[T] | None:
+        """Returns the one contribution of that name; see `only`."""
+        return self.only(lambda item: getattr(item, self._name) == name, what)
+
+    def offered(self) -> list[str]:
+        """Returns the name of each contribution with its owner, for messages: `ngram (atb-foo 1.0)`."""
+        return [f"{getattr(each.value, self._name)} ({each.owner})" for each in self.all()]
+
+    @contextlib.contextmanager
+    def left_out_if_failing(self, owner: Owner, what: str) -> Iterator[None]:
+        """Ends the body at an error of the plugin's code in it, SystemExit too, and records it as `failed` does."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.failed(owner, what, error)
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Records that `what` of `owner` is left out because of `error`; raises PluginError in strict mode."""

@@ -92,7 +92,7 @@ class Site:
 
     def scan(self) -> Environment:
         """Makes what is installed here, and nowhere else, all that this process knows of; returns it."""
-        environment.cache_clear()
+        forget()
         environment._values.append(Environment([str(self.path)]))
         return environment()
 

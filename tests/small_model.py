@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from atb_core.checkpoint.base import WeightLoader
+from atb_core.graph.arrays import data_type
 from atb_core.graph.dtype import DataType
-from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -64,7 +64,7 @@ class MemoryLoader:
         return tuple(self.tensors[name].shape)
 
     def dtype(self, name: str) -> DataType:
-        return dtype_from_torch(self.tensors[name].dtype)
+        return data_type(self.tensors[name].dtype)
 
     def unlisted(self) -> frozenset[str]:
         return frozenset()

@@ -47,8 +47,6 @@ class CheckpointFormat:
 
 def format_problem(item: CheckpointFormat) -> str | None:
     """Returns the fault of a contributed format, `None` if it has none."""
-    if not isinstance(item.name, str) or not item.name:
-        return f"{item!r} has no name"
     if not (callable(item.matches) and callable(item.open) and callable(item.files)):
         return f"matches, open and files of the format {item.name!r} must be functions of a path"
     if not isinstance(item.suffixes, tuple) or not all(
@@ -59,7 +57,7 @@ def format_problem(item: CheckpointFormat) -> str | None:
 
 
 CHECKPOINT_FORMATS: Extensions[CheckpointFormat] = Extensions(
-    "atb_checkpoint_formats", CheckpointFormat, format_problem
+    "atb_checkpoint_formats", CheckpointFormat, format_problem, name="name"
 )
 
 
@@ -86,13 +84,9 @@ def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) ->
     """
     claiming = set()
     for each in point.all():
-        try:
+        with point.left_out_if_failing(each.owner, f"{each.value}, asked about {subject}"):
             if claims(each.value):
                 claiming.add(id(each.value))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            point.failed(each.owner, f"{each.value}, asked about {subject}", error)
     return point.only(lambda value: id(value) in claiming, subject)
 
 
@@ -130,8 +124,3 @@ def files_of_model(path: Path) -> Sequence[Path]:
         if path.suffix.lower() in each.value.suffixes:
             return call_plugin(str(each.value), each.owner, each.value.files, path, WeightsError)
     return (path,)
-
-
-def format_names() -> str:
-    """Returns the formats of plugins as the end of a list, such as `, Foo archive (atb-foo 1.0)`."""
-    return "".join(f", {each.value.name} ({each.owner})" for each in CHECKPOINT_FORMATS.all())

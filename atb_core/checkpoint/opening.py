@@ -11,12 +11,12 @@ from pathlib import Path
 from atb_core.checkpoint.base import Checkpoint, FormatRules, WeightLoader
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.formats import (
+    CHECKPOINT_FORMATS,
     call_plugin,
     claimant,
     custom_checkpoint,
     file_suffixes,
     files_of_model,
-    format_names,
     refuse_without_package,
 )
 from atb_core.checkpoint.progress import Progress
@@ -137,7 +137,7 @@ def checkpoint_at(path: Path) -> Checkpoint:
     refuse_without_package(str(path))
     raise WeightsError(
         f"{path} is not a checkpoint that can be opened",
-        f"The formats are model directories with .safetensors files{format_names()}.",
+        f"The formats are {', '.join(('model directories with .safetensors files', *CHECKPOINT_FORMATS.offered()))}.",
     )
 
 
@@ -204,12 +204,11 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
     """
     found: list[tuple[Source, StoredModel]] = []
     for each in SOURCES.all():
-        try:
-            found += [(each.value, model) for model in each.value.stored()]
-        except OSError as error:  # no fault of the plugin
-            _log.warning("what %s keeps on this machine is left out: %s", each.value, error_text(error))
-        except Exception as error:
-            SOURCES.failed(each.owner, f"{each.value}, asked what it keeps", error)
+        with SOURCES.left_out_if_failing(each.owner, f"{each.value}, asked what it keeps"):
+            try:
+                found += [(each.value, model) for model in each.value.stored()]
+            except OSError as error:  # no fault of the plugin
+                _log.warning("what %s keeps on this machine is left out: %s", each.value, error_text(error))
     return sorted(found, key=lambda item: item[1].reference)
 
 

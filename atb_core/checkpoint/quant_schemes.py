@@ -47,11 +47,10 @@ class QuantScheme:
 
 
 def _problem(item: QuantScheme) -> str | None:
-    named = isinstance(item.name, str) and item.name
-    return None if named and callable(item.open) else f"{item!r} has no name, or its open is no function"
+    return None if callable(item.open) else f"open of {item} is no function"
 
 
-QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, _problem)
+QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, _problem, name="name")
 
 
 def declared_quantization(directory: Path, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
@@ -82,7 +81,7 @@ def open_quantized(
     Raises:
         WeightsError: no installed package knows the scheme, or it refuses the checkpoint.
     """
-    found = QUANT_SCHEMES.only(lambda scheme: scheme.name == method, f"the quantisation scheme {method!r}")
+    found = QUANT_SCHEMES.named(method, f"the quantisation scheme {method!r}")
     if found is None:
         known = ", ".join(sorted(each.value.name for each in QUANT_SCHEMES.all())) or "none"
         hint = pip_install(_PACKAGE) if method in _PACKAGED else "Use the model's unquantised checkpoint."

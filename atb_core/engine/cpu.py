@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
-from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore, engine_errors
+from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array
@@ -60,7 +60,7 @@ class CpuBackend(NativeBackend):
             threads = extension.resolve_num_threads(num_threads or 0)
             options = () if small_work is None else (small_work,)
             self.runtime = _shared_runtime(threads, isa or extension.detect_isa(), *options)
-        except extension.Error as error:
+        except EngineError as error:
             raise BackendUnavailableError(str(error)) from None
 
     @property
@@ -107,9 +107,8 @@ class CpuProgram(NativeProgram):
     def forward(
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], runtime_params: Mapping[str, Array]
     ) -> dict[str, Any]:
-        with engine_errors(self.error_type):
-            if type(inputs) is dict and self.handle.run_arrays(self.inputs, inputs, self.outputs, outputs):
-                return dict(outputs)
+        if type(inputs) is dict and self.handle.run_arrays(self.inputs, inputs, self.outputs, outputs):
+            return dict(outputs)
         return super().forward(inputs, outputs, runtime_params)
 
 

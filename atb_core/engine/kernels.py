@@ -157,8 +157,8 @@ def register_cpu_kernel(op: type[Op], kernel: CpuKernel) -> None:
         _check_version(version, f"the kernel of op {name}")
         try:
             extension.register_kernel(name, version, functions.run, functions.check, list(op.writes))
-        except extension.Error as error:
-            raise PluginError(str(error), hint=f"An op has one kernel and a name of its own; see {_PAGE}.") from None
+        except EngineError as error:
+            raise PluginError(error.message, hint=f"An op has one kernel and a name of its own; see {_PAGE}.") from None
         _registered[name] = kernel
         op.backends |= {"cpu"}
 

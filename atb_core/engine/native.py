@@ -39,7 +39,7 @@ from atb_core.graph.tensor import Tensor
 
 #: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
 #: number is in `csrc/bindings/interface.h`.
-INTERFACE_VERSION = 4
+INTERFACE_VERSION = 5
 
 #: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16
@@ -48,38 +48,17 @@ _MAX_PROGRAMS = 16
 Arguments = tuple[list[Any], ...]
 
 
-class engine_errors:
-    """Converts errors of an extension to EngineError.
-
-    A class, because a generator would take microseconds of every step.
-    """
-
-    def __init__(self, error_type: type[Exception]) -> None:
-        self.error_type = error_type
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
-        if isinstance(error, self.error_type):
-            raise EngineError(str(error)) from None
-        if isinstance(error, MemoryError):
-            raise EngineError("the system refuses the memory that the engine needs") from None
-
-
 class NativeStore:
     """Weights of one model in C++, in the layouts that the backend's programs read, without a second copy.
 
     Attributes:
         backend: the backend whose programs read the weights.
         handle: the extension's WeightStore.
-        error_type: class of the extension's errors.
     """
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.handle = backend.extension.WeightStore(backend.place)
-        self.error_type: type[Exception] = backend.extension.Error
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.handle.contains(name)
@@ -93,8 +72,7 @@ class NativeStore:
         """Copies a weight; raises EngineError unless it is contiguous and in host memory."""
         check_name("the name of a weight", name)
         dtype = check_real(f"weight {name!r}", value, "cpu").short
-        with engine_errors(self.error_type):
-            self.handle.set(name, address_of(value), dtype, list(value.shape))
+        self.handle.set(name, address_of(value), dtype, list(value.shape))
 
     def set_part(self, name: str, begin: int, value: Array, whole: int) -> None:
         """Copies rows from `begin` on of a weight of `whole` rows, as `Engine.set_weight_part`."""
@@ -102,28 +80,24 @@ class NativeStore:
         for what, row in (("first row", begin), ("number of rows", whole)):
             check_integer(f"the {what} of weight {name!r}", row, 0, 2**63 - 1)
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
-        with engine_errors(self.error_type):
-            self.handle.set_part(name, begin, address_of(value), dtype, list(value.shape), whole)
+        self.handle.set_part(name, begin, address_of(value), dtype, list(value.shape), whole)
 
     def quantize(self, name: str, value: Array, quantization: str) -> None:
         """Packs a matrix in one of the backend's `quantizations`, as `Engine.quantize_weight`."""
         dtype = check_real(f"weight {name!r}", value, "cpu").short
-        with engine_errors(self.error_type):
-            self.handle.quantize(name, quantization, address_of(value), dtype, list(value.shape))
+        self.handle.quantize(name, quantization, address_of(value), dtype, list(value.shape))
 
     def set_blocks(self, name: str, parts: Sequence[QuantizedRows], dtype: DataType) -> None:
         """Packs pieces of a matrix in the backend's `block_formats`, as `Engine.set_weight_blocks`."""
         begin, whole = 0, sum(len(part.blocks) for part in parts)
         for part in parts:
             place = (part.blocks.ctypes.data, part.blocks.nbytes, len(part.blocks), part.columns)
-            with engine_errors(self.error_type):
-                self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
+            self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
             begin += len(part.blocks)
 
     def save(self, descriptor: int, key: str) -> None:
         """Writes all weights as they are packed to an empty file; `key` (64 bytes at most) says what they are."""
-        with engine_errors(self.error_type):
-            self.handle.save(descriptor, key)
+        self.handle.save(descriptor, key)
 
     def load(self, descriptor: int, nbytes: int, key: str) -> bool:
         """Maps a file that `save` wrote as all declared weights; returns false if it has another key.
@@ -131,13 +105,11 @@ class NativeStore:
         Raises:
             EngineError: the file is damaged, or has other weights.
         """
-        with engine_errors(self.error_type):
-            return bool(self.handle.load(descriptor, nbytes, key))
+        return bool(self.handle.load(descriptor, nbytes, key))
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Returns shape and dtype of a weight that has been set."""
-        with engine_errors(self.error_type):
-            info: dict[str, Any] = self.handle.info(name)
+        info: dict[str, Any] = self.handle.info(name)
         return tuple(info["shape"]), DataType.from_short(info["dtype"])
 
 
@@ -185,9 +157,7 @@ class NativeProgram(ABC):
     def __init__(self, network: Network, store: NativeStore) -> None:
         graph = lower(network)
         self.network = network
-        self.error_type = store.error_type
-        with engine_errors(self.error_type):
-            self.handle = self.make(network, store, graph)
+        self.handle = self.make(network, store, graph)
         inputs = [t for t in network.inputs if t.name not in network.weights_keys]
         self._all = [_slot(t, graph.ids[t]) for t in inputs]
         self.inputs = self._all
@@ -219,8 +189,7 @@ class NativeProgram(ABC):
 
     def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds inputs, of the kind `what`, for all later runs and keeps them alive."""
-        with engine_errors(self.error_type):
-            self.set(what, [slot for slot in self._all if slot.name in values], values)
+        self.set(what, [slot for slot in self._all if slot.name in values], values)
         self._bound.update(values)
         self.inputs = [slot for slot in self._all if slot.name not in self._bound]
 
@@ -234,15 +203,13 @@ class NativeProgram(ABC):
         """Checks the tensors, runs the program and returns all outputs."""
         given = self.arguments("input", self.inputs, inputs, runtime_params)
         if len(outputs) < len(self.outputs):
-            with engine_errors(self.error_type):
-                wanted = self.handle.output_shapes(*given)
+            wanted = self.handle.output_shapes(*given)
             shapes = zip(self.outputs, wanted, strict=True)
             made = {s.name: np.empty(shape, s.dtype) for s, shape in shapes if s.name not in outputs}
             as_asked = to_torch if any(map(is_tensor, inputs.values())) else to_numpy
             outputs = {**outputs, **{name: as_asked(value) for name, value in made.items()}}
         results = self.arguments("output", self.outputs, outputs, {})
-        with engine_errors(self.error_type):
-            self.handle.run(*(a + b for a, b in zip(given, results, strict=True)))
+        self.handle.run(*(a + b for a, b in zip(given, results, strict=True)))
         return dict(outputs)
 
 
@@ -319,9 +286,7 @@ class NativeEngine(Engine):
         programs = self.programs()
         if not programs:
             raise EngineError("there is no plan before the first forward() of a network with open shapes")
-        with engine_errors(self.store.error_type):
-            info: dict[str, int] = programs[-1].handle.plan_info()
-        return info
+        return dict(programs[-1].handle.plan_info())
 
     def programs(self) -> list[Any]:
         """Returns the programs, the one that ran last at the end."""
@@ -351,15 +316,13 @@ class NativeEngine(Engine):
         program = self.program_type(specialize(self.network, specs), self.store)
         for what, bound in self._bound.items():
             program.bind(what, bound)
-        with engine_errors(self.store.error_type):
-            program.handle.set_recording(self._recording)
+        program.handle.set_recording(self._recording)
         return program
 
     def set_recording(self, on: bool) -> None:
         self._recording = bool(on)
-        with engine_errors(self.store.error_type):
-            for program in self.programs():
-                program.handle.set_recording(self._recording)
+        for program in self.programs():
+            program.handle.set_recording(self._recording)
 
     def take_runs(self) -> list[RunTimes]:
         return [_run_times(one.network, self.clock, *run) for one in self.programs() for run in one.handle.take_runs()]

@@ -22,14 +22,13 @@ from atb_core.engine.checks import (
     check_written,
 )
 from atb_core.errors import EngineError
-from atb_core.graph.arrays import Array, is_tensor, to_numpy, to_torch
+from atb_core.graph.arrays import Array, dtype_of, is_tensor, to_numpy, to_torch
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
 from atb_core.graph.quantized import quantized_values
 from atb_core.graph.specialize import bind_dims, specialize
 from atb_core.graph.tensor import Tensor
-from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.names import QUANTIZATIONS
 
 
@@ -152,7 +151,7 @@ class ReferenceEngine(Engine):
     def _resolved(self, values: Mapping[str, torch.Tensor]) -> tuple[Network, dict[str, int]]:
         """Returns the network with known shapes, inferred again if some were not, and the values of its dimensions."""
         if any(t.shape is None for node in self.network.nodes for t in (*node.inputs, *node.outputs)):
-            specs = {name: (tuple(t.shape), dtype_from_torch(t.dtype)) for name, t in values.items()}
+            specs = {name: (tuple(t.shape), dtype_of(t)) for name, t in values.items()}
             return specialize(self.network, specs), {}
         return self.network, bind_dims(self.network, {name: t.shape for name, t in values.items()})
 

@@ -19,7 +19,9 @@ def feature_problem(item: type[FeatureDecorator]) -> str | None:
     return None
 
 
-FEATURES: Extensions[type[FeatureDecorator]] = Extensions("atb_features", FeatureDecorator, feature_problem, True)
+FEATURES: Extensions[type[FeatureDecorator]] = Extensions(
+    "atb_features", FeatureDecorator, feature_problem, subclasses=True, name="feature_name"
+)
 
 
 def features_by_name(
@@ -41,11 +43,10 @@ def features_by_name(
 
 
 def _find(name: str, own: Sequence[str]) -> Contribution[type[FeatureDecorator]]:
-    contribution = FEATURES.only(lambda feature: feature.feature_name == name, f"the feature {name!r}")
+    contribution = FEATURES.named(name, f"the feature {name!r}")
     if contribution is not None:
         return contribution
-    offered = [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
-    names = [*(f"{each} (of the model)" for each in own), *offered]
+    names = [*(f"{each} (of the model)" for each in own), *FEATURES.offered()]
     raise RequestError(
         f"no installed plugin offers a feature called {name!r}",
         hint=f"Available: {', '.join(names) or 'none'}.{FEATURES.failures()}",

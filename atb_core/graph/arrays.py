@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "Array", "HostArray", "data_type", "dtype_of", "from_dlpack", "import_torch", "is_tensor", "numpy_dtype",
-    "to_numpy", "to_torch",
+    "Array", "HostArray", "data_type", "dtype_of", "dtype_to_torch", "from_dlpack", "import_torch", "is_tensor",
+    "numpy_dtype", "to_numpy", "to_torch",
 ]  # fmt: skip
 
 #: An array of numpy, of any element type.
@@ -128,3 +128,9 @@ def to_torch(array: Array) -> torch.Tensor:
     if array.dtype == bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)  # type: ignore[no-any-return]
     return torch.from_numpy(array)  # type: ignore[no-any-return]
+
+
+def dtype_to_torch(dtype: DataType) -> torch.dtype:
+    """Returns the torch dtype of `dtype`; imports torch, see `import_torch`."""
+    found: torch.dtype = getattr(import_torch(), dtype.short)
+    return found

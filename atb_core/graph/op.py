@@ -63,9 +63,10 @@ class Op:
             _register(cls)
 
     def __post_init__(self) -> None:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
         kinds: dict[str, Callable[[Any], Any]] = {
             field.name: _KINDS[kind]
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in fields
             if (kind := field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)) in _KINDS
         }
         for name, convert in (kinds | dict(self.enums)).items():
@@ -76,6 +77,11 @@ class Op:
                 object.__setattr__(self, name, convert(value))
             except (TypeError, ValueError, OverflowError) as error:
                 raise GraphError(f"{name} of {self.name} cannot be {shown(value)}: {error}") from None
+        if not any(isinstance(getattr(self, field.name), AttributeVariable) for field in fields):
+            self.check_attributes()
+
+    def check_attributes(self) -> None:
+        """Raises GraphError for attributes that do not go together; none of them is a placeholder of a pattern."""
 
     @classmethod
     def op_name(cls) -> str:

@@ -33,12 +33,12 @@ class GraphBuilder:
     prepare: Callable[[str, BaseConfig], Callable[[CausalLM], VariantStore]]
 
 
-GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", GraphBuilder)
+GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", GraphBuilder, name="name")
 
 
 def graph_builder(name: str) -> GraphBuilder:
     """Returns the builder called `name`; BackendUnavailableError if no plugin that is in use has it."""
-    contribution = GRAPH_BUILDERS.only(lambda builder: builder.name == name, f"graph={name!r}")
+    contribution = GRAPH_BUILDERS.named(name, f"graph={name!r}")
     if contribution is None:
         raise BackendUnavailableError(
             f"graph={name!r} needs the distribution atb-cpp-models, which is not installed or is left out",

@@ -22,9 +22,8 @@ SUPPORTED_API_VERSIONS = frozenset({API_VERSION})
 PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Run models": ("atb_core", "atb_core.runner.tokenizer", "atb_core.runner.token_mask"),
     "Record graphs": (
-        "atb_core.graph", "atb_core.graph.ops", "atb_core.graph.arrays", "atb_core.graph.torch_dtypes", "atb_core.nn",
-        "atb_core.nn.functional", "atb_core.nn.modules", "atb_core.nn.distributed", "atb_core.nn.distributed.mapping",
-        "atb_core.nn.network",
+        "atb_core.graph", "atb_core.graph.ops", "atb_core.graph.arrays", "atb_core.nn", "atb_core.nn.functional",
+        "atb_core.nn.modules", "atb_core.nn.distributed", "atb_core.nn.distributed.mapping", "atb_core.nn.network",
     ),
     "Write a model family": (
         "atb_core.models.base.router", "atb_core.models.base.config", "atb_core.models.base.moe_config",

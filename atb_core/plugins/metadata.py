@@ -54,7 +54,7 @@ class Headers:
 
 def parse_headers(data: bytes, source: str) -> tuple[Headers, str | None]:
     """Returns the headers of a metadata file, and what is wrong with it; `source` names the file in the message."""
-    text, problem = _decoded(data, source)
+    text, problem = decoded(data, source)
     # The description follows the first blank line; an indented line continues a header.
     head = re.sub(r"\r?\n[ \t]+", " ", re.split(r"\r?\n\r?\n", text, maxsplit=1)[0])
     fields: dict[str, list[str]] = {}
@@ -72,7 +72,7 @@ def parse_entry_points(data: bytes, groups: frozenset[str], source: str) -> tupl
 
     A line that is no entry point is left out, and reported if it is in one of the groups or in no group.
     """
-    text, problem = _decoded(data, source)
+    text, problem = decoded(data, source)
     entries: dict[tuple[str, str], Entry] = {}
     group = ""
     for line in map(str.strip, text.splitlines()):
@@ -95,7 +95,8 @@ def parse_entry_points(data: bytes, groups: frozenset[str], source: str) -> tupl
     return tuple(entries.values()), problem
 
 
-def _decoded(data: bytes, source: str) -> tuple[str, str | None]:
+def decoded(data: bytes, source: str) -> tuple[str, str | None]:
+    """Returns the text of a metadata file, and a sentence about the first byte that is not UTF-8."""
     try:
         return data.decode("utf-8"), None
     except UnicodeDecodeError as error:

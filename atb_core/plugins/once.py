@@ -15,11 +15,7 @@ _lock = threading.RLock()
 
 
 class Once(Generic[T]):
-    """Decorates a function without arguments: the first call computes, the others return the same value.
-
-    `cache_clear()` of any of them forgets all: they are made from one another (the registry from the scan), and one
-    that is older than another would be wrong.
-    """
+    """Decorates a function without arguments: the first call computes, the others return the same value."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -34,13 +30,13 @@ class Once(Generic[T]):
                 self._values.append(self._make())
             return self._values[0]
 
-    def cache_clear(self) -> None:
-        """Makes the next call compute again, here and in everything else that is decorated."""
-        forget()
-
 
 def forget() -> None:
-    """Forgets what this process knows of the installed plugins: the next use scans again."""
+    """Forgets what this process knows of the installed plugins: the next use scans again.
+
+    All values at once: they are made from one another (the registry from the scan), and one that is older than another
+    would be wrong.
+    """
     with _lock:
         for once in _all:
             once._values.clear()

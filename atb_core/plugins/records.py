@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records the outcome of every attempt to use a plugin.
+"""Records of plugins: the families that they bring, which of them serves a model, and every attempt to use one.
 
 A plugin that is refused or fails harms no other, and leaves a record: its version, its path, the reason, the next step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+from atb_core.errors import PluginError
 
 
 class Status(str, Enum):
@@ -39,6 +41,52 @@ class Refusal:
     status: Status
     reason: str
     fix: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Describes one `model_type` as one package serves it.
+
+    Attributes:
+        objects: entry-point group to `module:Class`.
+        status: by metadata and settings and, if this process has tried to load the family, by the outcome.
+        reason: why the status is not `ok`, as the end of a sentence about the package.
+        fix: the next step.
+    """
+
+    model_type: str
+    distribution: str
+    version: str
+    summary: str = ""
+    objects: dict[str, str] = field(default_factory=dict, hash=False)
+    status: Status = Status.OK
+    reason: str = ""
+    fix: str | None = None
+
+    @property
+    def package(self) -> str:
+        """Name and version, for messages: `atb-foo 0.1.0`."""
+        return f"{self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Names the family that serves a model type, and the reason for the choice.
+
+    Attributes:
+        candidates: every installed family that claims the type, usable or not.
+        winner: the family that serves it; `None` if there is none.
+        why: one sentence that names what decided.
+        error: the error that `FamilyRegistry.find` raises without a winner.
+        passed_over: broken or incompatible candidates, which would otherwise conflict with the winner.
+    """
+
+    model_type: str
+    candidates: tuple[Family, ...]
+    winner: Family | None
+    why: str
+    error: PluginError | None = None
+    passed_over: tuple[Family, ...] = ()
 
 
 @dataclass(frozen=True)

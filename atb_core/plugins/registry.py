@@ -17,14 +17,13 @@ from atb_core.errors import PluginError
 from atb_core.names import normalized_name
 from atb_core.plugins import loader
 from atb_core.plugins.admission import check_names, refusal, warn_once
-from atb_core.plugins.family import Family, Resolution
 from atb_core.plugins.once import Once
-from atb_core.plugins.records import Refusal, Status, records
+from atb_core.plugins.records import Family, Refusal, Resolution, Status, records
 from atb_core.plugins.scan import CONFIGS, MODELS, ROUTERS, Entry, Installed, installed
 from atb_core.plugins.unknown import unknown_model
 from atb_core.settings import settings
 
-__all__ = ["CONFIGS", "MODELS", "ROUTERS", "Family", "FamilyRegistry", "Resolution", "families", "load", "registry"]
+__all__ = ["CONFIGS", "MODELS", "ROUTERS", "Family", "FamilyRegistry", "Resolution", "load", "registry"]
 
 _GROUPS = (ROUTERS, CONFIGS, MODELS)
 
@@ -216,13 +215,13 @@ def _conflict(model_type: str, usable: list[Family]) -> PluginError:
 
 @Once
 def registry() -> FamilyRegistry:
-    """Returns the registry of this process, scanned once; `registry.cache_clear()` makes the next call scan again."""
+    """Returns the registry of this process, scanned once."""
     return FamilyRegistry()
 
 
 def model_types() -> list[str]:
     """Returns the model types that installed packages claim, usable or not."""
-    return [family.model_type for family in families()]
+    return [family.model_type for family in registry().families()]
 
 
 def package_for(model_type: str) -> str:
@@ -233,11 +232,6 @@ def package_for(model_type: str) -> str:
 def owner_of(router: type) -> str | None:
     """Returns the distribution whose entry points name this router class; `None` if none or several do."""
     return registry().owner_of(router)
-
-
-def families() -> list[Family]:
-    """Returns every installed family, from metadata alone; unusable ones give the reason."""
-    return registry().families()
 
 
 def load(group: str, model_type: str, prefer: str | None = None) -> Any:

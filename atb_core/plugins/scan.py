@@ -20,7 +20,7 @@ from atb_core.extensions import Owner
 from atb_core.files import read_file
 from atb_core.models.families import CONFIGS, MODELS, ROUTERS
 from atb_core.names import normalized_name
-from atb_core.plugins.metadata import Entry, Headers, parse_entry_points, parse_headers
+from atb_core.plugins.metadata import Entry, Headers, decoded, parse_entry_points, parse_headers
 from atb_core.plugins.once import Once
 
 __all__ = ["API", "CONFIGS", "CPP_MODELS", "GROUPS", "HOOKS", "MODELS", "ROUTERS", "Entry", "Environment", "Installed"]
@@ -139,13 +139,13 @@ class Environment:
 
 @Once
 def environment() -> Environment:
-    """Returns what is installed on `sys.path`, scanned once; `environment.cache_clear()` makes the next call scan."""
+    """Returns what is installed on `sys.path`, scanned once."""
     return Environment(sys.path)
 
 
 @Once
 def installed() -> tuple[Installed, ...]:
-    """Returns the distributions that extend `atb_core`, by name; scanned once, `installed.cache_clear()` forgets."""
+    """Returns the distributions that extend `atb_core`, by name."""
     return environment().installed
 
 
@@ -191,7 +191,7 @@ def _read(copy: _Copy, undecodable: list[Path]) -> Installed | None:
     """Returns the plugin: it has entries in the groups, or is called atb-... and is unreadable. Else returns `None`."""
     path = copy.path / "entry_points.txt"
     data, problem = _bytes(path)
-    if data is not None and not _is_utf8(data):
+    if data is not None and decoded(data, str(path))[1]:
         undecodable.append(path)
     if not copy.ours_by_name and (data is None or _MARK not in data):
         return None
@@ -224,14 +224,6 @@ def _read(copy: _Copy, undecodable: list[Path]) -> Installed | None:
         problem,
         fix if problem else None,
     )
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _bytes(path: Path) -> tuple[bytes | None, str | None]:

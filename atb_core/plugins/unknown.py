@@ -11,8 +11,7 @@ from pathlib import Path
 
 from atb_core.errors import UnknownModelError, printable
 from atb_core.names import command, pip_install
-from atb_core.plugins.family import Family
-from atb_core.plugins.records import Status
+from atb_core.plugins.records import Family, Status
 from atb_core.plugins.scan import environment
 
 # A longer list would push the cause off the screen.

@@ -7,8 +7,10 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from atb_core.errors import RequestError
-from atb_core.names import nearest
+from atb_core.engine import get_backend
+from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.models.graph_builders import graph_builder
+from atb_core.names import BACKENDS, GRAPHS, HOST_BACKENDS, KV_CACHE_DTYPES, QUANTIZATIONS, nearest
 from atb_core.runner.sampling_params import OTHER_NAMES, SamplingParams
 
 _NAME = ((str, os.PathLike), "a name or a path")
@@ -31,6 +33,24 @@ _SIZES = (
 )  # fmt: skip
 _NEVER_NONE = ("tensor_parallel_size", "max_num_batched_tokens", "max_loras", "max_lora_rank")
 _LARGEST_INT32 = 2**31 - 1
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "graph": GRAPHS, "quantization": (None, *QUANTIZATIONS), "kv_cache_dtype": KV_CACHE_DTYPES,
+    "backend": ("auto", *BACKENDS),
+}  # fmt: skip
+#: Why two options exclude each other, and what to do. An option is an argument, or the beginning of one with a value.
+APART: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("graph='cpp'", "backend='reference'"): (
+        "backend='reference' interprets graphs that Python records, and none that C++ builds",
+        "Use backend='cpu', or graph='python'.",
+    ),
+    ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
+    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", "Use graph='python'."),
+    ("kv_cache_dtype='int8'", "backend='atb"): (
+        "ATB's caches of int8 have a fixed scale for each channel, not one for each token and head",
+        "Use backend='cpu'.",
+    ),
+    ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", "Use graph='python'."),
+}
 # Arguments of other libraries, and what does the same here.
 _HERE = {
     **dict.fromkeys(("device", "device_map"), "backend='cpu' or backend='atb' chooses what runs the model."),
@@ -59,6 +79,52 @@ def check_opening(given: Mapping[str, Any]) -> None:
             "model_name_or_path is empty", hint="Give a directory, a .gguf file, a hub id, or pypi:PACKAGE."
         )
     check_sizes(**{name: given[name] for name in _SIZES})
+
+
+def check_available(given: dict[str, Any]) -> None:
+    """Refuses what this version or this machine cannot do, before any file is opened.
+
+    Args:
+        given: arguments of `ModelRunner` by name.
+
+    Raises:
+        BackendUnavailableError: Options that exclude each other, or a backend that this machine does not have.
+        RequestError: A value that is none of those allowed.
+    """
+    options = ("backend", "graph", "quantization", "kv_cache_dtype", "lora_modules")
+    processes = max(given["tensor_parallel_size"], given["world_size"])
+    check_together(**{name: given[name] for name in options}, tensor_parallel_size=processes)
+    backend, graph, features = given["backend"], given["graph"], given["features"]
+    rank, world_size = given["rank"], given["world_size"]
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
+    if world_size > 1 and given["tensor_parallel_size"] not in (1, world_size):
+        raise RequestError(
+            f"tensor_parallel_size={given['tensor_parallel_size']} and world_size={world_size} do not go together",
+            hint="Leave tensor_parallel_size out: all processes that were started share the model.",
+        )
+    for name, known in _CHOICES.items():
+        if given[name] not in known:
+            raise RequestError(f"{name} must be one of {', '.join(map(repr, known))}, not {given[name]!r:.100}")
+    if isinstance(features, (str, bytes)) or not all(isinstance(name, str) for name in features):
+        raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
+    if backend not in ("auto", *HOST_BACKENDS):
+        get_backend(backend)  # its error names what is missing
+    if graph != "python":
+        graph_builder(graph)  # its error names the package
+
+
+def check_together(**given: Any) -> None:
+    """Raises BackendUnavailableError, with the reason, if two of the options that are given exclude each other.
+
+    Args:
+        given: values by argument; `None`, 1 and what is empty stand for an option that is not used.
+    """
+    used = [f"{name}={value!r:.100}" for name, value in given.items() if value and value != 1]
+    for (one, other), (reason, hint) in APART.items():
+        shown = next((each for each in used if each.startswith(one)), None)
+        if shown and any(each.startswith(other) for each in used):
+            raise BackendUnavailableError(f"{shown}: {reason}", hint=hint)
 
 
 def check_sizes(**sizes: int | None) -> None:

@@ -42,13 +42,13 @@ class DraftMethod:
     configure: Callable[[Mapping[str, Any]], Callable[[], Drafter]]
 
 
-DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", DraftMethod)
+DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", DraftMethod, name="name")
 
 
 def drafter_maker(config: Mapping[str, Any]) -> Callable[[], Drafter]:
     """Returns what makes the drafter of each request; RequestError for a method that no plugin has."""
     method = config.get("method", "ngram")
-    contribution = DRAFT_METHODS.only(lambda each: each.name == method, f"the method {shown(method)} of speculation")
+    contribution = DRAFT_METHODS.named(method, f"the method {shown(method)} of speculation")
     if contribution is None:
         hint = f"ngram is in atb-speculation: {pip_install('atb-speculation')}.{DRAFT_METHODS.failures()}"
         raise RequestError(f"no plugin has the method {shown(method)} of speculative_config", hint=hint)

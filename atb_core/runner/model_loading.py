@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what a runner is opened with, builds its model and loads the weights."""
+"""Builds the model and the tokenizer of a runner, and loads the weights."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.graph_builders import graph_builder
 from atb_core.models.runtime.packed_weights import PackedWeights
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, KV_CACHE_DTYPES, QUANTIZATIONS
+from atb_core.names import DTYPES
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
-from atb_core.runner.stacking import check_together
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
     from atb_core.runner.kv_cache import PagedCache
-
-
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "graph": GRAPHS, "quantization": (None, *QUANTIZATIONS), "kv_cache_dtype": KV_CACHE_DTYPES,
-    "backend": ("auto", *BACKENDS),
-}  # fmt: skip
 
 
 class Group(ProcessGroup, Protocol):
@@ -54,39 +47,6 @@ class Group(ProcessGroup, Protocol):
 
     def close(self) -> None:
         """Ends the other processes."""
-
-
-def check_available(given: dict[str, Any]) -> None:
-    """Refuses what this version or this machine cannot do, before any file is opened.
-
-    Args:
-        given: arguments of `ModelRunner` by name.
-
-    Raises:
-        BackendUnavailableError: Options that exclude each other, or a backend that this machine does not have.
-        RequestError: A value that is none of those allowed.
-    """
-    options = ("backend", "graph", "quantization", "kv_cache_dtype", "lora_modules")
-    processes = max(given["tensor_parallel_size"], given["world_size"])
-    check_together(**{name: given[name] for name in options}, tensor_parallel_size=processes)
-    backend, graph, features = given["backend"], given["graph"], given["features"]
-    rank, world_size = given["rank"], given["world_size"]
-    if world_size < 1 or not 0 <= rank < world_size:
-        raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
-    if world_size > 1 and given["tensor_parallel_size"] not in (1, world_size):
-        raise RequestError(
-            f"tensor_parallel_size={given['tensor_parallel_size']} and world_size={world_size} do not go together",
-            hint="Leave tensor_parallel_size out: all processes that were started share the model.",
-        )
-    for name, known in _CHOICES.items():
-        if given[name] not in known:
-            raise RequestError(f"{name} must be one of {', '.join(map(repr, known))}, not {given[name]!r:.100}")
-    if isinstance(features, (str, bytes)) or not all(isinstance(name, str) for name in features):
-        raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
-    if backend not in ("auto", *HOST_BACKENDS):
-        get_backend(backend)  # its error names what is missing
-    if graph != "python":
-        graph_builder(graph)  # its error names the package
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:

@@ -18,29 +18,22 @@ from atb_core.errors import RequestError
 from atb_core.extensions import needed_package, plugin_errors
 from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
-from atb_core.runner.arguments import check_call, check_opening, check_sizes
+from atb_core.runner.arguments import check_available, check_call, check_opening, check_sizes, check_together
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.drafting import drafter_maker
 from atb_core.runner.embedding import Pooling, check_dimensions, check_pooling, cut, embed_all, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache, as_tensors
-from atb_core.runner.model_loading import (
-    check_available,
-    config_with_dtype,
-    load_model,
-    longest_context,
-    open_tokenizer,
-)
+from atb_core.runner.model_loading import config_with_dtype, load_model, longest_context, open_tokenizer
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Extra, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
-from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
 from atb_core.settings import settings

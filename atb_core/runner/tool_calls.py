@@ -122,13 +122,7 @@ def json_value(text: str) -> Any:
         return text
 
 
-def parser_problem(item: type[ToolParser]) -> str | None:
-    """Returns a sentence that names the fault of a contributed parser, `None` if it has none."""
-    name = getattr(item, "name", None)
-    return None if isinstance(name, str) and name else f"{item.__name__} has no name"
-
-
-TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions("atb_tool_parsers", ToolParser, parser_problem, True)
+TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions("atb_tool_parsers", ToolParser, subclasses=True, name="name")
 
 
 def tool_parser(name: str | None, model_type: str) -> ToolParser:
@@ -140,11 +134,10 @@ def tool_parser(name: str | None, model_type: str) -> ToolParser:
     """
     if name is None:
         raise RequestError(f"the family of {model_type!r} names no notation for tool calls")
-    contribution = TOOL_PARSERS.only(lambda parser: parser.name == name, f"the tool parser {name!r}")
+    contribution = TOOL_PARSERS.named(name, f"the tool parser {name!r}")
     if contribution is None:
-        parsers = ", ".join(f"{each.value.name} ({each.owner})" for each in TOOL_PARSERS.all()) or "none"
         raise RequestError(
             f"models of type {model_type!r} write tool calls as {name!r}, and no installed plugin reads that",
-            hint=f"Parsers: {parsers}.{TOOL_PARSERS.failures()}",
+            hint=f"Parsers: {', '.join(TOOL_PARSERS.offered()) or 'none'}.{TOOL_PARSERS.failures()}",
         )
     return contribution.value()

@@ -257,7 +257,7 @@ NB_MODULE(ATB_MODULE_NAME, m) {
   nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
   m.attr("INTERFACE_VERSION") = atb_core::kInterfaceVersion;
-  atb_core::bind_error(m);
+  atb_core::raise_engine_errors();
   m.def("op_rules", &rules, "What each op becomes: op, becomes, types, limits.");
   m.def("devices", &devices, "The devices that the backend knows.");
   m.def("atb_version", [] { return ::atb::Utils::GetAtbVersion(); }, "The version of ATB.");

@@ -145,8 +145,9 @@ nb::list rows_from(const std::vector<RunTimes>& runs) {
   return rows;
 }
 
-void bind_error(nb::module_& m) {
-  const nb::exception<Error> type(m, "Error");
+void raise_engine_errors() {
+  // Never released: an error may come at any time until the process ends.
+  PyObject* type = nb::object(nb::module_::import_("atb_core.errors").attr("EngineError")).release().ptr();
   // Runs before nanobind's own translator, which would raise UnicodeDecodeError for a message that is not UTF-8.
   nb::register_exception_translator(
       [](const std::exception_ptr& thrown, void* type) {
@@ -154,9 +155,11 @@ void bind_error(nb::module_& m) {
           std::rethrow_exception(thrown);
         } catch (const Error& error) {
           PyErr_SetObject(static_cast<PyObject*>(type), text_from(error.what()).ptr());
+        } catch (const std::bad_alloc&) {
+          PyErr_SetString(static_cast<PyObject*>(type), "the system refuses the memory that the engine needs");
         }
       },
-      type.ptr());
+      type);
 }
 
 }  // namespace atb_core

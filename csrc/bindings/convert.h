@@ -27,7 +27,8 @@ nanobind::list texts_from(const std::vector<std::string>& texts);
 // Returns (begin, end, nodes, times) of each run: int32 and pairs of int64 as bytes.
 nanobind::list rows_from(const std::vector<RunTimes>& runs);
 
-// Adds the Python exception that Error becomes. Its text may come from third-party code.
-void bind_error(nanobind::module_& m);
+// Makes Error, and memory that the system refuses, an EngineError of atb_core in Python. The text of an Error may come
+// from third-party code.
+void raise_engine_errors();
 
 }  // namespace atb_core

@@ -183,7 +183,7 @@ std::vector<std::string> isa_names() {
 
 NB_MODULE(_cpu, m) {
   m.doc() = "The C++ engine: programs over addresses and shapes.";
-  atb_core::bind_error(m);
+  atb_core::raise_engine_errors();
   guard_forks(m);
 
   m.def(

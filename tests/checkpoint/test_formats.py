@@ -24,7 +24,7 @@ FORMAT = """
     import numpy as np
     import torch
     from atb_core.errors import WeightsError
-    from atb_core.graph.torch_dtypes import dtype_from_torch
+    from atb_core.graph.arrays import data_type
     from atb_core.plugins import CheckpointFormat, hookimpl
     from atb_core.checkpoint import DirectoryCheckpoint, WeightLoader
 
@@ -46,7 +46,7 @@ FORMAT = """
             return self.arrays[name].shape
 
         def dtype(self, name):
-            return dtype_from_torch(self.get(name).dtype)
+            return data_type(self.get(name).dtype)
 
         def nbytes(self, name):
             return self.arrays[name].nbytes

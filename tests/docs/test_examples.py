@@ -18,7 +18,7 @@ import pytest
 from tiny_models import write_model
 
 from atb_cli import main
-from atb_core.plugins.registry import registry
+from atb_core.plugins.once import forget
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +54,7 @@ def _install(directory: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
     sys.path.insert(0, str(source))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
-    registry.cache_clear()
+    forget()
 
 
 def _shell(block: pages.Block) -> None:
@@ -113,7 +113,7 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
     monkeypatch.undo()
-    registry.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("page", _python_pages(weights=False))

@@ -11,7 +11,7 @@ from atb_core.engine.base import Engine
 from atb_core.engine.cpu import CpuBackend, CpuEngine
 from atb_core.engine.native import NativeStore
 from atb_core.graph import DataType, Dim, Network, Tensor, record
-from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_core.graph.arrays import data_type
 from atb_core.nn.functional import gather, linear, rms_norm
 from atb_testing.op_samples import Sample
 
@@ -46,7 +46,7 @@ def tiny_engine(num_threads: int = 2, shapes: bool = True, store: NativeStore | 
 def sample_engine(sample: Sample, inputs: Sequence[torch.Tensor], backend: CpuBackend) -> Engine:
     """An engine of one op, inputs in0, in1, ..., outputs out0, ..."""
     with Network("one op") as net:
-        declared = [Tensor(f"in{i}", tuple(v.shape), dtype_from_torch(v.dtype)) for i, v in enumerate(inputs)]
+        declared = [Tensor(f"in{i}", tuple(v.shape), data_type(v.dtype)) for i, v in enumerate(inputs)]
         for i, tensor in enumerate(record(sample.op, declared)):
             net.mark_output(tensor, f"out{i}")
     return backend.build(net)

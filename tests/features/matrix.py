@@ -21,7 +21,7 @@ from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.base.window_config import WindowConfig
 from atb_core.models.families import CONFIGS, MODELS, families
-from atb_core.runner.stacking import check_together
+from atb_core.runner.arguments import check_together
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -10,7 +10,7 @@ import torch
 from small_model import SMALL
 
 from atb_core.graph import DataType, Network, Tensor
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import dtype_to_torch
 from atb_core.layers.moe.moe import Moe
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.runtime.weight_loading import collect_parameters

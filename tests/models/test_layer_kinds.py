@@ -108,6 +108,17 @@ def test_a_cap_of_the_logits_keeps_them_in_float32(backend: str) -> None:
     torch.testing.assert_close(capped, 0.25 * torch.tanh(plain / 0.25), rtol=1e-5, atol=1e-6)
 
 
+def test_a_factor_of_the_logits_comes_before_their_cap_and_leaves_hidden_states() -> None:
+    class Scaled(SmallForCausalLM):
+        logits_scale, logits_softcap = 0.5, 0.25
+
+    models = [model_of(BaseConfig.from_dict(SMALL), base=base) for base in (SmallForCausalLM, Scaled)]
+    plain, scaled = (logits(model, TOKENS, 9) for model in models)
+    torch.testing.assert_close(scaled, 0.25 * torch.tanh(0.5 * plain / 0.25), rtol=1e-5, atol=1e-6)
+    nodes = [model.variants.get("prefill", [model.hidden_states]).engine.network.nodes for model in models]
+    assert [str(node.op) for node in nodes[0]] == [str(node.op) for node in nodes[1]]
+
+
 @dataclass
 class CappedScores(BaseConfig):
     attn_logit_softcapping: float | None = None

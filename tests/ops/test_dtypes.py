@@ -11,8 +11,8 @@ from ops.cases import OPS
 
 from atb_core.errors import AtbError, GraphError
 from atb_core.graph import DataType, Network, Op, Tensor, record
+from atb_core.graph.arrays import data_type, dtype_to_torch
 from atb_core.graph.ops import AddRmsNorm, Linear, SelfAttention
-from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.nn import functional as F
 from atb_testing.one_op import engine_for, inputs_for
 from atb_testing.op_samples import Sample, samples_of
@@ -41,7 +41,7 @@ def neighbours(sample: Sample) -> list[list[torch.Tensor]]:
 def refusal(sample: Sample, inputs: list[torch.Tensor]) -> str | None:
     """Why recording refuses these dtypes, `None` if it does not."""
     with Network():
-        tensors = [Tensor(f"in{i}", tuple(v.shape), dtype_from_torch(v.dtype)) for i, v in enumerate(inputs)]
+        tensors = [Tensor(f"in{i}", tuple(v.shape), data_type(v.dtype)) for i, v in enumerate(inputs)]
         try:
             record(sample.op, tensors)
         except GraphError as error:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atb_core.graph import DataType, Dim, Network, Tensor
-from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_core.graph.arrays import data_type
 from atb_core.nn import functional as F
 
 WIDTH = 37
@@ -30,8 +30,8 @@ NORMS: dict[str, Recorded] = {
 
 def results(norm: Recorded, backend: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     with Network("norm") as net:
-        rows = Tensor("x", (Dim("rows"), WIDTH), dtype_from_torch(inputs["x"].dtype))
-        weights = [Tensor(n, (WIDTH,), dtype_from_torch(inputs[n].dtype)) for n in ("weight", "bias")]
+        rows = Tensor("x", (Dim("rows"), WIDTH), data_type(inputs["x"].dtype))
+        weights = [Tensor(n, (WIDTH,), data_type(inputs[n].dtype)) for n in ("weight", "bias")]
         net.mark_output(norm(rows, *weights), "y")
     used = {tensor.name for tensor in net.inputs}
     return net.build_engine(backend=backend).forward({n: v for n, v in inputs.items() if n in used})["y"]

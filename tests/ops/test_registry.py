@@ -11,8 +11,8 @@ from ops.cases import CASES, FLOATS, OPS, assert_close
 
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import GraphError
+from atb_core.graph.arrays import data_type
 from atb_core.graph.ops import Elewise, SelfAttention
-from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_testing.one_op import engine_for, inputs_for
 from atb_testing.op_samples import Sample, samples_of
 
@@ -34,8 +34,8 @@ def test_the_shape_and_type_rules_are_those_of_the_reference(sample: Sample) -> 
         op = sample.op.resolve(*shapes)
         results = sample.op.reference(*(value.clone() for value in inputs))
         assert [tuple(value.shape) for value in results] == list(op.infer_shapes(*shapes))
-        types = op.infer_dtypes(*(dtype_from_torch(value.dtype) for value in inputs))
-        assert [dtype_from_torch(value.dtype) for value in results] == list(types)
+        types = op.infer_dtypes(*(data_type(value.dtype) for value in inputs))
+        assert [data_type(value.dtype) for value in results] == list(types)
 
 
 @pytest.mark.parametrize("shapes", [True, False], ids=["declared", "undeclared"])

@@ -14,7 +14,7 @@ from atb_core import nn
 from atb_core.engine import BACKENDS
 from atb_core.errors import AtbError
 from atb_core.graph import DataType, Network, Tensor
-from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_core.graph.arrays import data_type
 from atb_core.nn import functional as F
 from atb_core.nn import quantized as Q
 
@@ -40,7 +40,7 @@ def run(call: Callable[..., Any], given: Given, backend: str) -> list[torch.Tens
     """The results of what `call` records, or what it writes in place."""
     inputs = {name: value.clone() for name, value in given.items()}
     with Network() as network:
-        tensors = {n: Tensor(n, tuple(value.shape), dtype_from_torch(value.dtype)) for n, value in inputs.items()}
+        tensors = {n: Tensor(n, tuple(value.shape), data_type(value.dtype)) for n, value in inputs.items()}
         found = call(**tensors)
         found = found if isinstance(found, tuple) else () if found is None else (found,)
         for number, tensor in enumerate(found):

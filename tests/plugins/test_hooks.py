@@ -6,25 +6,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
+import click
 import pytest
 from hook_plugins import Site, failures, site
 
 from atb_cli.plugin_commands import COMMANDS
 from atb_core.checkpoint.formats import CHECKPOINT_FORMATS
-from atb_core.checkpoint.quant_schemes import QUANT_SCHEMES
+from atb_core.checkpoint.quant_schemes import QUANT_SCHEMES, QuantScheme
 from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.errors import PluginError
+from atb_core.extensions import Extensions
 from atb_core.features import FEATURES
 from atb_core.features.adapters import ADAPTERS
 from atb_core.graph.custom_ops import OPS
 from atb_core.graph.passes import FUSIONS
-from atb_core.models.graph_builders import GRAPH_BUILDERS
+from atb_core.models.graph_builders import GRAPH_BUILDERS, GraphBuilder
 from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
 from atb_core.plugins.hookspecs import HOOK_NAMES
 from atb_core.plugins.records import Status, records
-from atb_core.runner.drafting import DRAFT_METHODS
+from atb_core.runner.drafting import DRAFT_METHODS, DraftMethod
 from atb_core.runner.tool_calls import TOOL_PARSERS
 
 __all__ = ["site"]
@@ -243,7 +246,20 @@ def test_a_name_that_two_packages_claim_names_both(site: Site) -> None:
     site.install("atb-a", PARSER.format("same"))
     site.install("atb-b", PARSER.format("same"))
     with pytest.raises(PluginError, match=r"atb-a 1\.0 and atb-b 1\.0.*ATB_NO_PLUGINS=atb-b"):
-        TOOL_PARSERS.only(lambda parser: parser.name == "same", "the tool parser 'same'")
+        TOOL_PARSERS.named("same", "the tool parser 'same'")
+
+
+@pytest.mark.parametrize(
+    ("point", "item"),
+    [
+        (COMMANDS, click.Command(None)),
+        (DRAFT_METHODS, DraftMethod("", lambda config: None)),
+        (GRAPH_BUILDERS, GraphBuilder("", lambda model_type, config: None)),
+        (QUANT_SCHEMES, QuantScheme(7, lambda *given: None)),
+    ],
+)
+def test_an_item_that_is_chosen_by_its_name_has_one(point: Extensions[Any], item: object) -> None:
+    assert str(point.problem(item)).endswith(" has no name")
 
 
 def test_importing_core_listing_and_help_import_no_hooks(site: Site) -> None:

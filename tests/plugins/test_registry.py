@@ -12,8 +12,9 @@ import pytest
 from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
+from atb_core.plugins.once import forget
 from atb_core.plugins.records import Status, records
-from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, families, load, registry
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load, registry
 
 
 def test_families_are_listed_without_importing_them(site: Site) -> None:
@@ -111,8 +112,8 @@ def test_one_package_found_twice_is_one_family(site: Site, tmp_path: Path, monke
     Site(tmp_path / "other").family("atb-ten", "ten")
     site.family("atb-ten", "ten")
     monkeypatch.syspath_prepend(str(tmp_path / "other"))
-    registry.cache_clear()
-    assert [family.package for family in families() if family.model_type == "ten"] == ["atb-ten 1.0"]
+    forget()
+    assert [family.package for family in registry().families() if family.model_type == "ten"] == ["atb-ten 1.0"]
 
 
 # Two packages for one type.
@@ -198,7 +199,7 @@ def test_a_rival_that_is_incompatible_is_passed_over_with_a_warning(
 
 
 def test_a_router_takes_the_rest_from_its_own_package(rivals: Site) -> None:
-    registry.cache_clear()
+    forget()
     router = load(ROUTERS, "nine", prefer="other-nine")
     assert registry().owner_of(router) == "other-nine"
     assert type(router("", {"model_type": "nine"}).get_config()).__module__ == "other_nine"

@@ -16,7 +16,7 @@ import torch
 
 from atb_ascend.backend import load_simulator
 from atb_core import ModelRunner, SamplingParams
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import dtype_to_torch
 from atb_core.runner.outputs import RequestOutput
 from atb_testing import PagedDriver
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import shutil
 import sys
@@ -89,13 +88,7 @@ class Source(ABC):
         raise NotImplementedError(f"{self} keeps no models")
 
 
-def source_problem(item: Source) -> str | None:
-    """Returns the fault of a contributed source, `None` if it has none."""
-    form = inspect.getattr_static(item, "form", None)
-    return None if isinstance(form, str) and form else f"{type(item).__name__} has no form"
-
-
-SOURCES: Extensions[Source] = Extensions("atb_checkpoint_sources", Source, source_problem)
+SOURCES: Extensions[Source] = Extensions("atb_checkpoint_sources", Source, name="form")
 
 
 def announce(what: str, sizes: Collection[int], directory: Path, variable: str) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from atb_core.errors import GraphError
 from atb_core.graph.dim import DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, require, same_size
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, require, same_size
 from atb_core.graph.ops.quant import DynamicQuant
 
 
@@ -51,15 +50,12 @@ class _Attention(Op, abstract=True):
     logits_soft_cap: float = field(default=0.0, kw_only=True)
     int8_kv: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        cap = self.logits_soft_cap
-        if not isinstance(cap, AttributeVariable) and not (math.isfinite(cap) and cap >= 0):
-            raise GraphError(f"logits_soft_cap is {cap}", hint="It has to be positive, or 0 for none.")
-        variable = any(isinstance(number, AttributeVariable) for number in (self.head_num, self.kv_head_num))
-        if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
+    def check_attributes(self) -> None:
+        if self.logits_soft_cap < 0:
+            raise GraphError(f"logits_soft_cap is {self.logits_soft_cap}", hint="It has to be positive, or 0 for none.")
+        if self.kv_head_num < 1 or self.head_num % self.kv_head_num:
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
-        if isinstance(self.mask_type, MaskType) and self.mask_type not in self.masks:
+        if self.mask_type not in self.masks:
             raise GraphError(
                 f"{self.name} with these attributes takes {', '.join(self.masks)}, not {self.mask_type}",
                 hint="Of ALiBi give the whole bias of each head: nothing says what values ATB's compressed masks hold.",
@@ -153,9 +149,9 @@ class SelfAttention(_Attention):
     input_names = ("q", "k", "v", "mask", "seq_len")
     input_dtypes = ("float", "q", "q", "float", "int32")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
+    def check_attributes(self) -> None:
+        super().check_attributes()
+        if self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
 
     @property

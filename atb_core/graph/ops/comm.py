@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor
+from atb_core.graph.op import AttributeEnum, Op, RealTensor
 from atb_core.graph.ops.linear import Linear
 
 
@@ -48,10 +48,8 @@ class _Collective(Op, abstract=True):
 
     enums = Op.enums + (("backend", CommBackend), ("comm_mode", CommMode))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        variable = any(isinstance(number, AttributeVariable) for number in (self.rank, self.rank_size))
-        if not variable and not 0 <= self.rank < self.rank_size:
+    def check_attributes(self) -> None:
+        if not 0 <= self.rank < self.rank_size:
             raise GraphError(f"rank {self.rank} does not exist in a group of {self.rank_size}")
 
     def _require_alone(self) -> None:

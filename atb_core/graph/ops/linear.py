@@ -48,7 +48,7 @@ class Linear(Op):
         return (out or x,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
-        from atb_core.graph.torch_dtypes import dtype_to_torch
+        from atb_core.graph.arrays import dtype_to_torch
 
         x, weight = inputs[0].float(), inputs[1].float()
         y = (x.T if self.transpose_a else x) @ (weight.T if self.transpose_b else weight)

@@ -220,6 +220,6 @@ class Cast(Op):
         return (self.dtype,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
-        from atb_core.graph.torch_dtypes import dtype_to_torch
+        from atb_core.graph.arrays import dtype_to_torch
 
         return (inputs[0].to(dtype_to_torch(self.dtype)),)

@@ -102,7 +102,7 @@ class QuantLinear(Op):
         return (self.out_dtype,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
-        from atb_core.graph.torch_dtypes import dtype_to_torch
+        from atb_core.graph.arrays import dtype_to_torch
 
         given = dict(zip(self.operands, inputs, strict=True))
         # Sums are less than 2**53, so float64 is exact.

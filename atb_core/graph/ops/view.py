@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from atb_core.graph.dim import Dim, DimLike, Shape, checked_shape, shape_text
-from atb_core.graph.op import AttributeVariable, Op, RealTensor, require
+from atb_core.graph.op import Op, RealTensor, require
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Reshape(Op):
 
     is_view = True
 
-    def __post_init__(self) -> None:
-        if not callable(self.shape) and not isinstance(self.shape, AttributeVariable):
+    def check_attributes(self) -> None:
+        if not callable(self.shape):
             sizes = [size for size in self.shape if size != -1] if isinstance(self.shape, Sequence) else self.shape
             checked_shape(sizes)
 

@@ -42,8 +42,6 @@ class Pass:
 
 def pass_problem(item: Pass) -> str | None:
     """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
-    if not isinstance(item.name, str) or not item.name:
-        return f"{item!r} has no name"
     if not callable(item.run):
         return f"the pass {item.name!r} runs {item.run!r}, which is not a function of a network"
     if item.makes is not None and not isinstance(item.makes, str):
@@ -51,7 +49,7 @@ def pass_problem(item: Pass) -> str | None:
     return None
 
 
-FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
+FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem, name="name")
 
 _CLEAN_UP = (Pass("FoldViews", fold_views), Pass("ShareCommon", share_common), Pass("RemoveDeadCode", remove_dead_code))
 # SwiGLU comes first: it takes the Split that SplitLinear would otherwise claim.
@@ -93,18 +91,14 @@ def _guarded(contribution: Contribution[Pass]) -> PassFunction:
     fusion = contribution.value
 
     def run(network: Network) -> Network:
-        try:
+        # Fusions are optional: the network runs without this one, too.
+        with FUSIONS.left_out_if_failing(contribution.owner, f"the fusion pass {fusion.name!r}"):
             result = fusion.run(network)
             if not isinstance(result, Network):
                 raise TypeError(f"it returned {result!r}, not a Network")
             verify(result, after=fusion.name)
-        except KeyboardInterrupt:
-            raise
-        # Fusions are optional: the network runs without this one, too.
-        except BaseException as error:
-            FUSIONS.failed(contribution.owner, f"the fusion pass {fusion.name!r}", error)
-            return network
-        return result
+            return result
+        return network
 
     return run
 

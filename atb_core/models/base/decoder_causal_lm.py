@@ -21,6 +21,8 @@ class DecoderCausalLM(FlashCausalLMV3):
     """A model of the class `model_cls` and its logits: of `lm_head_indices`, or of all tokens in decode."""
 
     model_cls: ClassVar[type[BaseModel]] = DecoderModel
+    #: Factor of the logits, which a subclass sets; `None` for none.
+    logits_scale: float | None = None
     #: Cap of the logits, `cap * tanh(logits / cap)`, which a subclass sets; `None` or 0 for none.
     logits_softcap: float | None = None
 
@@ -42,6 +44,8 @@ class DecoderCausalLM(FlashCausalLMV3):
         if kwargs.get("hidden_states"):
             return {"model_out": hidden}
         logits = self.lm_head(hidden)
+        if self.logits_scale is not None:
+            logits = logits * self.logits_scale
         if self.logits_softcap:
             logits = tanh(logits / self.logits_softcap) * self.logits_softcap
         return {"model_out": logits}

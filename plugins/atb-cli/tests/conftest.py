@@ -19,7 +19,7 @@ from runner.tiny_tokenizers import byte_level
 from atb_cli import main, options
 from atb_cli.plugin_commands import plugin_command
 from atb_core.errors import AtbError
-from atb_core.plugins.registry import registry
+from atb_core.plugins.once import forget
 from atb_core.runner.outputs import CompletionOutput, FinishReason, RequestMetrics, RequestOutput, StreamChunk
 from atb_core.runner.sampling_params import SamplingParams
 
@@ -140,9 +140,9 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     tiny_family.install(tmp_path / "site")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    forget()
     yield tiny_family
-    registry.cache_clear()
+    forget()
     del sys.modules["tiny_family"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from atb_core.errors import AtbError, error_text, printable
-from atb_core.plugins.registry import registry
+from atb_core.plugins.once import forget
 
 Run = Callable[..., Any]
 
@@ -116,7 +116,7 @@ def test_metadata_cannot_control_a_terminal_fill_it_or_end_a_command(
 ) -> None:
     install(tmp_path / "site", **METADATA[kind])
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    registry.cache_clear()
+    forget()
     with caplog.at_level(logging.WARNING):
         result = atb(*command.split())
     checked(result.out, result.err, *caplog.messages)

@@ -234,10 +234,17 @@ class CappedLogits(SmallForCausalLM):
     logits_softcap = 0.25
 
 
-@pytest.mark.parametrize(("base", "config"), [(CappedLogits, BaseConfig), (SmallForCausalLM, CappedScores)])
-def test_a_cap_needs_a_recorded_graph(base: type[SmallForCausalLM], config: type[BaseConfig]) -> None:
+class ScaledLogits(SmallForCausalLM):
+    logits_scale = 0.5
+
+
+@pytest.mark.parametrize(
+    ("base", "config"),
+    [(CappedLogits, BaseConfig), (ScaledLogits, BaseConfig), (SmallForCausalLM, CappedScores)],
+)
+def test_a_cap_or_a_factor_needs_a_recorded_graph(base: type[SmallForCausalLM], config: type[BaseConfig]) -> None:
     model = torch_to_mindie_graph()(base)(MindIELLMConfig(config.from_dict(SMALL)), None, backend="cpu")
-    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
+    with pytest.raises(BackendUnavailableError, match="a factor or a cap of scores, embeddings or logits"):
         CppVariants(model, "core_DecoderModel")
     plain = torch_to_mindie_graph()(SmallForCausalLM)(MindIELLMConfig(BaseConfig.from_dict(SMALL)), None, backend="cpu")
     assert CppVariants(plain, "core_DecoderModel").get("prefill") is not None

@@ -13,15 +13,33 @@ import torch
 from safetensors.torch import load_file
 
 from atb_core.errors import ConfigError
+from atb_core.graph import DataType, Network, Tensor
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.runtime import rotary
 from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
 from atb_testing.conformance import prompt_lengths
+from atb_testing.probes import Place, Recording, first_difference
 
 pytest.importorskip("transformers")
 pytest.importorskip("atb_llama")
+
+
+def test_a_value_that_is_right_under_another_name_is_not_the_first_to_differ() -> None:
+    """Our embedding ends behind a factor that Hugging Face's model applies between two of its modules."""
+    with Network() as network:
+        embedded = Tensor("x", (4, 8), DataType.FLOAT) * 0.5
+        _ = embedded * 2.0
+    nodes = network.nodes
+    places = [Place(("embed",), "output", nodes[0]), Place(("norm",), "input", nodes[0])]
+    places.append(Place(("mlp",), "output", nodes[1]))
+    right, wrong = torch.ones(4, 8), torch.full((4, 8), 0.5)
+    truth = dict(zip((place.label for place in places), (right, right, right), strict=True))
+    ours = dict(zip(truth, (wrong, right, wrong), strict=True))
+    found = first_difference(Recording(places, ours), truth, truth)
+    assert found is not None and (found.place, found.last_agreeing) == (places[2], "the input of norm")
+    assert first_difference(Recording(places[:2], ours), truth, truth) is None
 
 
 def test_errors_are_relative_to_the_size_of_the_logits() -> None:

@@ -37,15 +37,13 @@ from atb_core.engine.native import (
     NativeProgram,
     NativeStore,
     Slot,
-    engine_errors,
 )
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_numpy, to_torch
+from atb_core.graph.arrays import Array, dtype_to_torch, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.names import QUANTIZATIONS, command, pip_install
 
 _log = logging.getLogger(__name__)
@@ -96,10 +94,12 @@ class AtbBackend(NativeBackend):
         self.extension = load_simulator() if simulator else _load_device_extension()
         if execute_async is None:
             execute_async = switch("ATB_OPERATION_EXECUTE_ASYNC")
+        blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
         try:
-            blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
             self.device = _shared_device(self.extension, simulator, device_id, bool(execute_async), blocking, transpose)
-        except self.extension.Error as error:
+        except BackendUnavailableError:
+            raise
+        except EngineError as error:
             hint = "ATB_SIM_DEVICES is the number of simulated devices." if simulator and device_id else None
             raise BackendUnavailableError(str(error), hint=hint) from None
         # The simulator raises ValueError for its environment variables.
@@ -168,8 +168,7 @@ class AtbBackend(NativeBackend):
             # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros
-        with engine_errors(self.extension.Error):
-            memory = self.extension.Memory(self.device, count)
+        memory = self.extension.Memory(self.device, count)
         # The host can read the simulator's device memory.
         window = self.extension.sim.window(memory.address, count, memory).view(numpy_dtype(known)).reshape(shape)
         return window if isinstance(dtype, DataType) else to_torch(window)
@@ -206,8 +205,7 @@ class AtbBackend(NativeBackend):
             _npu().current_stream().synchronize()
 
     def available_memory(self) -> int | None:
-        with engine_errors(self.extension.Error):
-            return int(self.device.memory[0])
+        return int(self.device.memory[0])
 
 
 class AtbProgram(NativeProgram):
@@ -290,10 +288,9 @@ class AtbEngine(NativeEngine):
             return
         arrays = matrix.arranged()
         places = [0 if each is None else each.ctypes.data for each in arrays]
-        with engine_errors(self.store.error_type):
-            self.store.handle.set_quantized(
-                name, matrix.dtype.short, list(matrix.shape), matrix.bits, matrix.group, *places
-            )
+        self.store.handle.set_quantized(
+            name, matrix.dtype.short, list(matrix.shape), matrix.bits, matrix.group, *places
+        )
 
     def __str__(self) -> str:
         backend = self.store.backend

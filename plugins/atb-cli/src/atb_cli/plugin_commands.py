@@ -43,12 +43,7 @@ _MEANT: Final = {
 }
 
 
-def command_problem(item: click.Command) -> str | None:
-    """Returns a sentence that names the fault of a contributed command, `None` if it has none."""
-    return None if item.name else f"{item!r} has no name"
-
-
-COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", click.Command, command_problem)
+COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", click.Command, name="name")
 
 
 class LazyGroup(click.Group):
@@ -135,7 +130,7 @@ def plugin_command(name: str, own: frozenset[str]) -> click.Command | None:
         if each.value.name in own:
             shadow = PluginError(f"`atb {each.value.name}` is a command of atb-cli")
             COMMANDS.failed(each.owner, f"the command {each.value.name!r}", shadow)
-    contribution = COMMANDS.only(lambda command: command.name == name, f"the command {name!r}")
+    contribution = COMMANDS.named(name, f"the command {name!r}")
     return None if contribution is None else _guarded(contribution)
 
 

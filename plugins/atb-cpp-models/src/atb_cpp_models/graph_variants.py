@@ -172,7 +172,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
-        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of scores or logits"
+        reason = "it has an activation other than SiLU, or a factor or a cap of scores, embeddings or logits"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
@@ -184,7 +184,7 @@ def _is_special(module: Any) -> bool:
     if isinstance(module, ParallelEmbedding):
         return module.scale is not None
     if isinstance(module, DecoderCausalLM):
-        return bool(module.logits_softcap)
+        return bool(module.logits_softcap) or module.logits_scale is not None
     return isinstance(module, Mlp) and module.activation not in ("silu", "swish")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from atb_core.child import try_in_child
 from atb_core.engine.extension import load_extension
-from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
 from atb_cpp_models.registered import registered_names
 
@@ -18,7 +17,7 @@ from atb_cpp_models.registered import registered_names
 loaded: list[str] = []
 
 # An error of the extension is no crash; it is reported when this process loads the library.
-_LOAD = "from atb_core import _cpu\ntry:\n    _cpu.load_models(argument)\nexcept _cpu.Error:\n    pass"
+_LOAD = "from atb_core import EngineError, _cpu\ntry:\n    _cpu.load_models(argument)\nexcept EngineError:\n    pass"
 # Fields of the header of a 64-bit ELF file: offset of the section table, size of an entry, number of entries.
 _ELF, _SECTIONS = b"\x7fELF\x02\x01", struct.Struct("<40xQ10xHH2x")
 
@@ -43,8 +42,7 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
         name: " and ".join(f"the package {owner} (ATB_NO_PLUGINS={owner} leaves it out)" for owner in owners)
         for name, owners in registered_names().items()
     }
-    with engine_errors(load_extension().Error):
-        names: list[str] = load_extension().load_models(str(file), taken)
+    names: list[str] = load_extension().load_models(str(file), taken)
     if str(file) not in loaded:
         loaded.append(str(file))
     return names

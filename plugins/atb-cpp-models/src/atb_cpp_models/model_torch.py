@@ -17,7 +17,7 @@ import numpy as np
 from atb_core.engine import get_backend
 from atb_core.engine.checks import address_of, check_name, check_real, check_written
 from atb_core.engine.extension import load_extension
-from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
+from atb_core.engine.native import NativeBackend, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
@@ -87,11 +87,10 @@ class ModelTorch:
         # Another graph may have weights of other shapes under the same names.
         store: NativeStore = self.backend.new_store()
         extension = self.backend.extension
-        with engine_errors(store.error_type):
-            if name not in extension.model_names():
-                for library in libraries.loaded:
-                    extension.load_models(library)
-            model = extension.Model(name, text, store.handle)
+        if name not in extension.model_names():
+            for library in libraries.loaded:
+                extension.load_models(library)
+        model = extension.Model(name, text, store.handle)
         names = list(model.input_names)
         is_decode = "block_table" in names and not _json_object(what, text).get("isPrefill")
         self.store, self._graph = store, _Built(model, names, is_decode)
@@ -117,8 +116,7 @@ class ModelTorch:
                 docs/cpp-models.md has the shapes.
         """
         weights = _weights(weights, "cpu")
-        with engine_errors(self.store.error_type):
-            self._built().model.set_weights([_described(weight, address_of(weight)) for weight in weights])
+        self._built().model.set_weights([_described(weight, address_of(weight)) for weight in weights])
 
     def declare_weight(self, names: Iterable[str], weights: Iterable[Array | BaseParameter]) -> None:
         """Declares the weights' names in `store`, shapes and dtypes, as an alternative to `set_weight`.
@@ -133,8 +131,7 @@ class ModelTorch:
         names = _listed("names", names)
         for place, name in enumerate(names):
             check_name(f"the name of weight {place}", name)
-        with engine_errors(self.store.error_type):
-            self._built().model.declare_weights(names, given)
+        self._built().model.declare_weights(names, given)
 
     def share_weight(self, other: ModelTorch) -> None:
         """Shares the weights of another model, for prefill and decode of one checkpoint."""
@@ -147,8 +144,7 @@ class ModelTorch:
                 "the models that are to share weights run on different threads or devices",
                 hint="Give both the same backend: ModelTorch(name, backend=other.backend).",
             )
-        with engine_errors(self.store.error_type):
-            self._built().model.share_weights(other._built().model)
+        self._built().model.share_weights(other._built().model)
         self.store = other.store
 
     def set_kv_cache(self, k_cache: Iterable[Array], v_cache: Iterable[Array]) -> None:
@@ -161,8 +157,7 @@ class ModelTorch:
         values = [self._cache(f"value cache {i}", cache) for i, cache in enumerate(v_cache)]
         self.backend.wait_for_torch([*k_cache, *v_cache])
         built = self._built()
-        with engine_errors(self.store.error_type):
-            built.model.set_caches(keys, values)
+        built.model.set_caches(keys, values)
         built.caches = [*k_cache, *v_cache]
 
     def set_constant(self, inputs: Mapping[str, Array]) -> None:
@@ -179,8 +174,7 @@ class ModelTorch:
         if unknown:
             raise EngineError(f"{self.model_name} has no input {', '.join(unknown)}; it has {', '.join(names)}")
         given = [self._input(name, inputs.get(name)) for name in names]
-        with engine_errors(self.store.error_type):
-            built.model.set_constants(given)
+        built.model.set_constants(given)
         built.constants.update(inputs)
 
     def execute(self, inputs: Iterable[Array | None], param: str = "{}") -> list[Array]:
@@ -219,18 +213,16 @@ class ModelTorch:
             raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
         if built.is_decode and lengths is not None and (shortest := min(lengths.flatten().tolist(), default=1)) < 1:
             raise EngineError(f"seq_len has {shortest}; in decode the least is 1, as the new token counts too")
-        with engine_errors(self.store.error_type):
-            if outputs is None:
-                wanted = built.model.outputs(given)
-                outputs = [np.empty(shape, numpy_dtype(DataType.from_short(d))) for d, shape in wanted]
-                if any(map(is_tensor, inputs)):
-                    outputs = [to_torch(output) for output in outputs]
+        if outputs is None:
+            wanted = built.model.outputs(given)
+            outputs = [np.empty(shape, numpy_dtype(DataType.from_short(d))) for d, shape in wanted]
+            if any(map(is_tensor, inputs)):
+                outputs = [to_torch(output) for output in outputs]
         for i, output in enumerate(outputs):
             check_written(f"output {i}", output)
         results = [self._input(f"output {i}", output) for i, output in enumerate(outputs)]
         self.backend.wait_for_torch([value for value in (*inputs, *outputs) if value is not None])
-        with engine_errors(self.store.error_type):
-            built.model.execute(given, results, param)
+        built.model.execute(given, results, param)
         return outputs
 
     def _built(self) -> _Built:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from atb_core.checkpoint import open_checkpoint
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_testing.checkpoints import boundaries, load_reference
 from atb_testing.driver import PagedDriver, available_backends, open_model

@@ -28,7 +28,10 @@ def explain_difference(directory: Path, backend: str, longest: int = 512) -> str
             first = difference(directory, engine, kind, truth_model, longest)
             if first is not None:
                 return f"backend {engine!r} in {kind}: {first}"
-    return "no module's own values are further off than torch's: the errors of many modules add up"
+    return (
+        "no module's own values are further off than torch's: either what comes behind the last module differs, such "
+        "as a factor of the logits, or the errors of many modules add up"
+    )
 
 
 def difference(directory: Path, backend: str, dtype: str, truth_model: Any, longest: int = 512) -> Difference | None:

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 import torch
 
 from atb_core.checkpoint.base import WeightLoader
-from atb_core.graph.arrays import Array
+from atb_core.graph.arrays import Array, data_type
 from atb_core.graph.dtype import DataType
-from atb_core.graph.torch_dtypes import dtype_from_torch
 
 
 class AlteredLoader(WeightLoader):
@@ -46,7 +45,7 @@ class AlteredLoader(WeightLoader):
     def dtype(self, name: str) -> DataType:
         """Returns the tensor's type."""
         if name in self.extra:
-            return dtype_from_torch(self.extra[name].dtype)
+            return data_type(self.extra[name].dtype)
         return self.inner.dtype(self._present(name))
 
     def nbytes(self, name: str) -> int:

@@ -12,7 +12,6 @@ from atb_core.engine.base import Engine
 from atb_core.graph import Network, Op, Tensor, record, registered_ops
 from atb_core.graph.arrays import data_type, to_torch
 from atb_core.graph.ops import SelfAttention
-from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.runtime.inputs import triangular_mask
 from atb_testing.op_samples import Sample
 
@@ -60,8 +59,7 @@ def engine_for(
     """
     with Network("one op") as net:
         declared = [
-            Tensor(f"in{i}", tuple(v.shape) if shapes else None, dtype_from_torch(v.dtype))
-            for i, v in enumerate(inputs)
+            Tensor(f"in{i}", tuple(v.shape) if shapes else None, data_type(v.dtype)) for i, v in enumerate(inputs)
         ]
         for i, tensor in enumerate(record(sample.op, declared)):
             if i not in leave_out:

@@ -70,7 +70,7 @@ def command(
     From the recorded graph and published figures of the chip; no weights are loaded, and no chip is needed. MODEL may
     be a directory with nothing but config.json. With --soc cpu, from limits that are measured on this machine.
     """
-    from atb_core.runner.stacking import check_together
+    from atb_core.runner.arguments import check_together
     from atb_profile.estimate.estimate import Assumptions, estimate
     from atb_profile.estimate.report import report
     from atb_profile.estimate.workload import Workload

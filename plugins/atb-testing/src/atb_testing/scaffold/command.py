@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from atb_cli.output import note
-from atb_core.plugins.registry import families
+from atb_core.plugins.registry import registry
 from atb_testing.scaffold.names import LIKES, derive_names
 from atb_testing.scaffold.write import write_package
 
@@ -33,7 +33,7 @@ def command(
     """
     target = directory or Path(derive_names(name, model_type).distribution)
     names = write_package(name, target, like=like, model_type=model_type, author=author, force=force)
-    for family in families():
+    for family in registry().families():
         if family.model_type == names.model_type and family.distribution != names.distribution:
             note(
                 f"warning: model type {names.model_type} is already served by {family.package}; "
