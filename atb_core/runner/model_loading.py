@@ -147,9 +147,7 @@ def load_model(
             packed = PackedWeights(Path(packed_folder), model.backend.packed_layout, checkpoint, choices, sources)
         model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
-    # Buffers of loading that glibc keeps between live blocks: 12 MB of a 0.5B model.
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    _return_free_memory()
     return model
 
 
@@ -166,3 +164,9 @@ def _check_depth(config: BaseConfig, loader: WeightLoader) -> None:
             f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
         )
+
+
+def _return_free_memory() -> None:
+    """Gives freed loading buffers back to the system: glibc keeps those between live blocks (12 MB of a 0.5B model)."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

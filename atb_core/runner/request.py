@@ -81,7 +81,8 @@ class Call:
     """
 
     def __init__(self, requests: list[Request], streams: bool, notify: Callable[[], None] | None = None) -> None:
-        self.requests, self.streams = requests, streams
+        self.requests = requests
+        self.streams = streams
         self.awake = Signal()
         self.notify = notify or self.awake.set
         self.chunks: deque[StreamChunk] = deque()
@@ -168,7 +169,8 @@ class Request:
         self.call: Call
         self.drafter: Drafter | None = None
         self.block_table: list[int] = []
-        self.arrival, self.num_computed = -1, 0
+        self.arrival = -1
+        self.num_computed = 0
         self.block_keys: list[bytes] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:

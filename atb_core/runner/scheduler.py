@@ -91,13 +91,16 @@ class Scheduler:
         mixes_adapters: bool = True,
         make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
-        self.blocks, self.max_num_seqs = blocks, max_num_seqs
+        self.blocks = blocks
+        self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self.chunk_size: Callable[[int, int], int] = lambda num_decoding, context: max_num_batched_tokens
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
-        self._max_adapters, self._mixes_adapters = max_adapters, mixes_adapters
-        self._shares_prefixes, self._make_drafter = shares_prefixes, make_drafter
+        self._shares_prefixes = shares_prefixes
+        self._max_adapters = max_adapters
+        self._mixes_adapters = mixes_adapters
+        self._make_drafter = make_drafter
         self.draft_cost = 0.0
         self._arrivals = itertools.count()
         self._left_out_decode = self._has_preempted = self._has_passed = False
@@ -117,7 +120,8 @@ class Scheduler:
         # The adapters of the step, None for requests without one.
         adapters: set[Adapter | None] = set()
         decoding = self._make_room_for_decode(adapters)
-        prompts, counts = list[Request](), list[int]()
+        prompts: list[Request] = []
+        counts: list[int] = []
         if (self.waiting or len(decoding) < len(self.running)) and not (self._left_out_decode and decoding):
             prompts, counts = self._take_prompts(decoding, adapters)
         self._left_out_decode = False
@@ -186,7 +190,8 @@ class Scheduler:
 
     def _take_prompts(self, decoding: list[Request], adapters: set[Adapter | None]) -> tuple[list[Request], list[int]]:
         """Returns the prompts that take part in a step, and the number of tokens that each brings."""
-        prompts, counts = list[Request](), list[int]()
+        prompts: list[Request] = []
+        counts: list[int] = []
         candidates = self._candidates(self.max_num_seqs - len(decoding))
         num_chunks = 0
         # A call does not wait for its own prompts.
