@@ -11,12 +11,16 @@ namespace atb_core {
 namespace {
 
 constexpr size_t kLine = 64, kWords = kLine / sizeof(uint64_t);
+// Fetched ahead, at which distance memory is read fastest: two threads read 31 GB/s with 2.5 to 4 KiB, 29 with 2, 26 with 1,
+// 24 with 8, and 22 without (Sapphire Rapids).
+constexpr size_t kAhead = 3 << 10;
 
 // Reads `count` bytes, a multiple of a line. The result has to be used, or the compiler leaves the loads out.
 uint64_t read(const std::byte* data, size_t count) {
   uint64_t sums[kWords] = {};
   for (size_t i = 0; i < count; i += kLine) {
     uint64_t words[kWords];
+    __builtin_prefetch(data + i + kAhead, 0, 2);
     std::memcpy(words, data + i, kLine);
     for (size_t w = 0; w < kWords; ++w) sums[w] ^= words[w];
   }
