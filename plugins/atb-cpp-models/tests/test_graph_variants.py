@@ -15,6 +15,7 @@ from small_model import SMALL, SmallForCausalLM
 from atb_core import FlashCausalLMV3, ModelRunner, ModelTorch, SamplingParams
 from atb_core.engine.native import NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError, RequestError, WeightsError
+from atb_core.layers.mlp.mlp import Mlp
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -248,6 +249,27 @@ def test_a_cap_or_a_factor_needs_a_recorded_graph(base: type[SmallForCausalLM], 
         CppVariants(model, "core_DecoderModel")
     plain = torch_to_mindie_graph()(SmallForCausalLM)(MindIELLMConfig(BaseConfig.from_dict(SMALL)), None, backend="cpu")
     assert CppVariants(plain, "core_DecoderModel").get("prefill") is not None
+
+
+class HalvedLogits(SmallForCausalLM):
+    def forward(self, **kwargs: Any) -> Any:
+        return {"model_out": super().forward(**kwargs)["model_out"] * 0.5}
+
+
+class HalvedMlp(Mlp):
+    def forward(self, inputs: Any, **kwargs: Any) -> Any:
+        return super().forward(inputs, **kwargs) * 0.5
+
+
+def test_a_forward_of_a_familys_own_needs_a_recorded_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MindIELLMConfig(BaseConfig.from_dict(SMALL))
+    model = torch_to_mindie_graph()(HalvedLogits)(config, None, backend="cpu")
+    with pytest.raises(BackendUnavailableError, match="HalvedLogits has a forward of its own"):
+        CppVariants(model, "core_DecoderModel")
+    model = torch_to_mindie_graph()(SmallForCausalLM)(config, None, backend="cpu")
+    monkeypatch.setattr(model.model.layers[1].mlp, "__class__", HalvedMlp)
+    with pytest.raises(BackendUnavailableError, match="HalvedMlp has a forward of its own"):
+        CppVariants(model, "core_DecoderModel")
 
 
 def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(

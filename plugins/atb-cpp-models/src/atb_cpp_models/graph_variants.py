@@ -127,6 +127,10 @@ class CppVariants(VariantStore):
         _check_plain(model, name)
         super().__init__(backend, model.model_status.num_layers, model._symbolic_inputs, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
+        own = _own_forward(model)
+        # A C++ model of the family's own may do what its `forward` does.
+        if own is not None and prefill.registration.graph == CORE_GRAPH:
+            raise _cannot_replace(name, f"{own} has a forward of its own")
         weights = ordered_weights(model, prefill.registration.weights)
         parameters = decoder_parameters(model, backend.float32_logits)
         # A C++ model of another package need not know it.
@@ -175,7 +179,22 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = "it has an activation other than SiLU, or a factor or a cap of scores, embeddings or logits"
     else:
         return
-    raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
+    raise _cannot_replace(name, reason)
+
+
+def _cannot_replace(name: str, reason: str) -> BackendUnavailableError:
+    return BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
+
+
+def _own_forward(model: CausalLM) -> str | None:
+    """Returns the class of a module whose `forward` is not the core's, `None` if all are."""
+    for module in model.modules():
+        # A decorated model's `forward` runs steps; what it records is that of the class below.
+        classes = (each for each in type(module).__mro__ if "feature_decorators" not in vars(each))
+        owner = next(each for each in classes if "forward" in vars(each))
+        if not owner.__module__.startswith("atb_core."):
+            return owner.__name__
+    return None
 
 
 def _is_special(module: Any) -> bool:
