@@ -121,8 +121,8 @@ def read_tokenizer_files(directory: Path) -> TokenizerParts:
     """
     config, special_map = (_read(directory / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
     declared = config.get("added_tokens_decoder")
-    # The map is older than `added_tokens_decoder` and counts where that is missing.
-    config = {**special_map, **config} if declared else {**config, **special_map}
+    # The map is older than `added_tokens_decoder` and counts where that is missing, as in Hugging Face.
+    config = config if "added_tokens_decoder" in config else {**config, **special_map}
     special_tokens = _special_tokens(config)
     backend = _load_backend(directory)
     with library_errors(f"{directory} cannot be read"):
@@ -208,7 +208,10 @@ def _add_tokens(
     flags = {token.content: {flag: getattr(token, flag) for flag in TOKEN_FLAGS} for token in known}
     for number in sorted(by_id):
         text = _text_of(by_id[number])
-        flags[text] = {"normalized": text not in special_texts, **flags.pop(text, {}), **_flags_of(by_id[number])}
+        own = flags.pop(text, {})
+        flags[text] = {"normalized": text not in special_texts, **own, **_flags_of(by_id[number])}
+        # What tokenizer.json leaves out of decoded text stays left out, as in Hugging Face.
+        flags[text]["special"] = flags[text].get("special", False) or own.get("special", False)
     # As in Hugging Face, a name makes a token special, a list only one that is new and says nothing else.
     for token in filter(_text_of, named.values()):
         flags.setdefault(_text_of(token), {"normalized": False, **_flags_of(token)})["special"] = True

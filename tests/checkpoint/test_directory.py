@@ -81,6 +81,36 @@ def test_a_list_makes_a_token_special_that_is_new_and_says_nothing_else(listed: 
     assert backend.decode(ids, skip_special_tokens=True) == other.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        # tokenizer.json has it as special, and a later file does not.
+        ({"tokenizer_config": {"added_tokens_decoder": decoder("<|im_end|>", first=2, special=False)}}, "a<|im_end|>b"),
+        (
+            {
+                "tokenizer_config": {"added_tokens_decoder": decoder("<|im_end|>", first=2)},
+                "special_tokens_map": {"bos_token": "<aside>", "additional_special_tokens": ["</aside>"]},
+            },
+            "a<aside>b</aside><|im_end|>",
+        ),
+    ],
+    ids=["special in one file only", "a map beside added_tokens_decoder"],
+)
+def test_files_that_contradict_each_other_are_read_as_in_transformers(
+    files: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    loaded = parts(tmp_path, **files)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    other = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    ids = other(text)["input_ids"]
+    assert loaded.backend.encode(text).ids == ids
+    assert loaded.special_tokens.get("bos_token") == other.bos_token
+    decoder = Tokenizer(loaded).text_decoder([])
+    streamed = "".join([*map(decoder.push, ids), decoder.finish()])
+    assert streamed == other.decode(ids, skip_special_tokens=True)
+
+
 def test_properties_of_an_added_token_are_kept(tmp_path: Path) -> None:
     tokens = decoder("<think>", special=False, lstrip=True)
     backend = parts(tmp_path, tokenizer_config={"added_tokens_decoder": tokens}).backend
