@@ -67,6 +67,13 @@ class Gemma3Config(WindowConfig):
     spellings = {"hidden_activation": "hidden_act", "_sliding_window_pattern": "sliding_window_pattern"}
     int_limits = {"sliding_window_pattern": (1, 1024)}
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.query_pre_attn_scalar is None and self.head_dim:
+            # A GGUF file does not say it: it is the size of a head, but in the model of 62 layers (27B).
+            known = self.hidden_size / self.num_attention_heads if self.num_hidden_layers == 62 else self.head_dim
+            self.query_pre_attn_scalar = known
+
     def validate(self) -> None:
         """Raises ConfigError for the first field that has an impossible value."""
         super().validate()

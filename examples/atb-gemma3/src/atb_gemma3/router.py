@@ -43,8 +43,8 @@ class Gemma3Router(BaseRouter):
                 "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
                 "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
             },
-            config={"hidden_act": "gelu_pytorch_tanh"},
-            metadata={"attention.sliding_window": "sliding_window"},
+            config={"hidden_act": "gelu_pytorch_tanh", "query_pre_attn_scalar": None},
+            metadata={"rope.freq_base_swa": "rope_local_base_freq"},
             transforms={f"{name}.weight": lambda weight: weight - 1 for name in _NORMS},
         )
     }
