@@ -107,7 +107,7 @@ def _template(source: str) -> Any:
 def _rendered(request: dict[str, Any]) -> dict[str, str]:
     _Parts.seen = False
     messages = request["variables"]["messages"]
-    in_parts = [each for each in messages if isinstance(each, dict) and isinstance(each.get("content"), list)]
+    in_parts = [each for each in messages if isinstance(each, dict) and _is_in_parts(each.get("content"))]
     for message in in_parts:
         message["content"] = _Parts(message["content"])
     answer = _render_once(request)
@@ -117,6 +117,11 @@ def _rendered(request: dict[str, Any]) -> dict[str, str]:
             message["content"] = "\n".join(part.get("text", "") for part in message["content"])
         answer = _render_once(request)
     return answer
+
+
+def _is_in_parts(content: Any) -> bool:
+    parts = content if isinstance(content, list) else [None]
+    return all(isinstance(part, dict) and isinstance(part.get("text", ""), str) for part in parts)
 
 
 def _render_once(request: dict[str, Any]) -> dict[str, str]:

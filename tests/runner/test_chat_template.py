@@ -181,6 +181,12 @@ def test_a_template_that_knows_only_texts_gets_a_text(source: str) -> None:
     assert ChatTemplate(source).render(PARTS) == "<Be brief.><one \ntwo>"
 
 
+@pytest.mark.parametrize("content", [["a text"], [{"type": "text", "text": None}], [3]])
+def test_a_list_that_is_no_parts_reaches_the_template_as_it_is(content: list[Any]) -> None:
+    source, messages = "{% for m in messages %}{{ m.content }}{% endfor %}", [{"role": "user", "content": content}]
+    assert ChatTemplate(source).render(messages) == by_transformers(source, messages)
+
+
 def test_a_refusal_repeats_the_templates_words() -> None:
     source = "{{ raise_exception('Only user and assistant roles are supported!') }}"
     with pytest.raises(RequestError, match="Only user and assistant roles are supported!"):
