@@ -108,7 +108,7 @@ def _sampling_params(
         return dataclasses.replace(defaults, **given)
     except RequestError as error:
         answer = api_error(error)
-        if answer.param in names:
+        if answer.param is not None and answer.param in names:
             answer.rename(names[answer.param])
         raise answer from None
 
