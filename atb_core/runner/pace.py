@@ -11,7 +11,7 @@ from atb_core.runner.scheduler import GROWTH, Batch
 # The aim for the longest step, in steps without prompts; with a token's way to its reader, a gap is to be 3. A prompt
 # may add what is left, and a part at least, when the longest waits for a processor are taken off, a short one in any
 # case. Of fewer than many streams less is taken off, of one nothing: it waits for a prompt as this does for it.
-_LONGEST_STEP, _SMALLEST_SHARE, _SHORTEST_WAIT, _MANY = 2.6, 0.5, 0.3, 8
+_LONGEST_STEP, _SMALLEST_SHARE, _SHORTEST_WAIT, _MANY = 2.6, 0.5, 0.3, 5
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
 # Behind thousands of tokens most of a chunk's time is reading what is before it, so that smaller ones save little.

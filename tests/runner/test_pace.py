@@ -75,7 +75,7 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("streams", "waited", "size"),
-    [(8, 0.2, 52), (8, 0.3, 52), (8, 0.6, 40), (8, 0.85, 30), (8, 9.0, 20), (9, 0.85, 30), (4, 0.85, 49), (1, 9.0, 64)],
+    [(8, 0.2, 52), (8, 0.3, 52), (8, 0.6, 40), (8, 0.85, 30), (8, 9.0, 20), (5, 0.85, 30), (3, 0.85, 47), (1, 9.0, 64)],
 )
 def test_prompts_leave_room_for_steps_that_wait_the_more_streams_there_are(
     streams: int, waited: float, size: int

@@ -109,6 +109,19 @@ def test_a_template_that_knows_no_tools_refuses_them(make_server: Callable[..., 
     assert error["param"] == "tools" and "takes no tools" in error["message"]
 
 
+def test_a_template_that_fails_or_refuses_is_an_error_of_the_request(make_server: Callable[..., Any]) -> None:
+    template = "{{ raise_exception('users first') if messages[0].role != 'user' else messages[0].no.such }}"
+    with make_server(template=template) as served, served.http() as http:
+        for role, reason, next_step in (("system", "users first", ""), ("user", "fails", "/v1/completions continues")):
+            for path in ("/v1/chat/completions", "/tokenize", "/v1/responses"):
+                text = [{"role": role, "content": "x"}]
+                answer = http.post(path, json={"input" if path == "/v1/responses" else "messages": text})
+                error = answer.json()["error"]
+                assert answer.status_code == 400
+                assert error["param"] == ("input" if path == "/v1/responses" else "messages")
+                assert reason in error["message"] and next_step in error["message"] and "atb run" not in error["message"]
+
+
 def test_null_is_what_a_client_writes_for_nothing(http: httpx.Client) -> None:
     fields = [field.name for field in msgspec.structs.fields(ChatBody) if field.name not in ("messages", "model")]
     nulls = dict.fromkeys(fields)

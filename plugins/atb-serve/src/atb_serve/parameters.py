@@ -35,11 +35,19 @@ def check_at_most(param: str, value: int | None, limit: int | None, what: str = 
         raise ApiError(f"'{param}' is {shown(value)}{what}; this server allows at most {limit}", param=param)
 
 
-def prompts_in(given: str | list[str | int | list[int]]) -> list[Any]:
-    """Returns the prompts of a request, which may be a text, token ids, or a list of these."""
-    if isinstance(given, str) or not given or isinstance(given[0], int):
+def prompts_in(given: str | list[str | int | list[int]], param: str) -> list[Any]:
+    """Returns the prompts of a request, which may be a text, token ids, or a list of these.
+
+    Raises:
+        ApiError: The list has token ids beside other prompts.
+    """
+    if isinstance(given, str) or not given:
         return [given]
-    return given
+    are_ids = [isinstance(each, int) for each in given]
+    if any(are_ids) and not all(are_ids):
+        message = f"'{param}' has a token id beside texts or lists: give a list of one kind"
+        raise ApiError(message, param=f"{param}[{are_ids.index(not are_ids[0])}]")
+    return [given] if are_ids[0] else given
 
 
 def text_params(body: CompletionBody, defaults: SamplingParams, limits: Limits) -> SamplingParams:
