@@ -4,7 +4,8 @@
 * `serve.py MODEL`: tokens a second of 32 streams, and first tokens, beside `ModelRunner.generate`;
 * `serve.py FILE.gguf --against PATH/llama-server`: 32 streams of two servers of the same file, with the same prompts
   and number of threads. `--bf16` gives both a copy of the file in bfloat16;
-* `serve.py MODEL --long-prompt 8000`: the gaps between the tokens of 8 streams while a prompt of 8,000 tokens arrives.
+* `serve.py MODEL --long-prompt 8000`: the gaps between the tokens of 8 streams, or of `--streams`, while a prompt of
+  8,000 tokens arrives.
 
 Servers are processes of their own. Each round runs what is compared in alternating order, on new prompts.
 """
@@ -30,9 +31,11 @@ from atb_core import ModelRunner, SamplingParams
 from atb_profile.bench.machine import load, machine
 
 FIRST_TOKENS = 15
-# Streams, their tokens before the long prompt arrives and after it, and those of one answer: one of minutes would have
-# a longer context, and longer steps, than the gaps that it is compared with.
-LONG_STREAMS, TOKENS_BEFORE, TOKENS_AFTER, ANSWER_TOKENS = 8, 100, 200, 256
+# Of clients, and of those beside a long prompt.
+STREAMS, LONG_STREAMS = 32, 8
+# Tokens of streams before the long prompt arrives and after it, and those of one answer: one of minutes would have a
+# longer context, and longer steps, than the gaps that it is compared with.
+TOKENS_BEFORE, TOKENS_AFTER, ANSWER_TOKENS = 100, 200, 256
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -132,7 +135,7 @@ def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
     with serving(atb(arguments.model, "--num-threads", str(arguments.threads))) as server:
         clients = Clients(server.port, vocab_size)
         for number in range(arguments.rounds + 1):
-            one = asyncio.run(_gaps(clients, arguments.long_prompt))
+            one = asyncio.run(_gaps(clients, arguments.streams, arguments.long_prompt))
             if number:  # the first round builds graphs
                 rounds.append({**one, "load_average": load()})
                 print(
@@ -169,10 +172,10 @@ def spread(gaps: list[float], normal: float) -> dict[str, float]:
     return {name: gaps[min(len(gaps) - 1, int(share * len(gaps)))] / normal for name, share in shares.items()}
 
 
-async def _gaps(clients: Clients, length: int) -> dict[str, Any]:
+async def _gaps(clients: Clients, count: int, length: int) -> dict[str, Any]:
     """Returns the median gap without the prompt in seconds, and the gaps without and with it as multiples of that."""
-    answers: list[list[list[tuple[float, int]]]] = [[] for _ in range(LONG_STREAMS)]
-    prompts = clients.prompts(LONG_STREAMS)
+    answers: list[list[list[tuple[float, int]]]] = [[] for _ in range(count)]
+    prompts = clients.prompts(count)
     streams = [
         asyncio.create_task(_answers(clients, prompt, each)) for prompt, each in zip(prompts, answers, strict=True)
     ]
@@ -207,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--streams", type=int, help=f"{STREAMS} by default, {LONG_STREAMS} with --long-prompt")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--against", metavar="PROGRAM", help="path of llama.cpp's llama-server; MODEL is a GGUF file")
@@ -216,6 +219,7 @@ def main() -> None:
     parser.add_argument("--long-prompt", type=int, metavar="TOKENS", help="measure gaps while such a prompt arrives")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
+    arguments.streams = arguments.streams or (LONG_STREAMS if arguments.long_prompt else STREAMS)
     about = machine(arguments.threads)
     print(f"{about['processor']}, {about['isa']}, {about['threads']} threads, load {about['load_average']}", flush=True)
     if arguments.long_prompt:

@@ -9,9 +9,9 @@ from statistics import median_low
 from atb_core.runner.scheduler import GROWTH, Batch
 
 # The aim for the longest step, in steps without prompts; with a token's way to its reader, a gap is to be 3. A prompt
-# may add what is left when the steps that waited longest for a processor are taken off, within these shares.
-_LONGEST_STEP = 2.6
-_SHARES_OF_PROMPT = 0.5, 1.3
+# may add what is left, and a part at least, when the longest waits for a processor are taken off, a short one in any
+# case. Of fewer than many streams less is taken off, of one nothing: it waits for a prompt as this does for it.
+_LONGEST_STEP, _SMALLEST_SHARE, _SHORTEST_WAIT, _MANY = 2.6, 0.5, 0.3, 5
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
 # Behind thousands of tokens most of a chunk's time is reading what is before it, so that smaller ones save little.
@@ -75,8 +75,8 @@ class Pace:
         # A further request takes about what the first token of a prompt does.
         decode += further * self._token_seconds(0)
         # The longest wait of all is taken for one of a kind.
-        share = sorted((*_SHARES_OF_PROMPT, _LONGEST_STEP - 1 - sorted(self._waits)[-2]))[1]
-        return max(_SMALLEST, round(share * decode / seconds))
+        wait = max(_SHORTEST_WAIT, sorted(self._waits)[-2]) * min(1.0, (num_decoding - 1) / (_MANY - 1))
+        return max(_SMALLEST, round(max(_SMALLEST_SHARE, _LONGEST_STEP - 1 - wait) * decode / seconds))
 
     @property
     def draft_cost(self) -> float:

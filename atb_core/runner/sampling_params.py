@@ -28,7 +28,7 @@ _SMALLEST_TEMPERATURE = 1e-5
 
 # Smallest and largest value of each parameter that is a number.
 _FLOATS = {
-    "temperature": (0.0, math.inf), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
+    "temperature": (0.0, 1e38), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
     "repetition_penalty": (0.001, 1000.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
 }  # fmt: skip
 _INTEGERS = {

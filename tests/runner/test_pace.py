@@ -73,18 +73,24 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     assert pace.chunk_size(8, 0) == 52
 
 
-@pytest.mark.parametrize(("waited", "size"), [(0.2, 52), (0.3, 52), (0.6, 40), (0.85, 30), (9.0, 20)])
-def test_prompts_leave_room_for_steps_that_wait(waited: float, size: int) -> None:
+@pytest.mark.parametrize(
+    ("streams", "waited", "size"),
+    [(8, 0.2, 52), (8, 0.3, 52), (8, 0.6, 40), (8, 0.85, 30), (8, 9.0, 20), (5, 0.85, 30), (3, 0.85, 47), (1, 9.0, 64)],
+)
+def test_prompts_leave_room_for_steps_that_wait_the_more_streams_there_are(
+    streams: int, waited: float, size: int
+) -> None:
     pace = Pace()
     for _ in range(3):
-        pace.note(step(8), 0.04)
-        pace.note(step(8, 10), 0.05)
-    pace.note(step(8, 10), 0.05 + waited * 0.04)
-    pace.note(step(8), 0.04 + waited * 0.04)
-    assert pace.chunk_size(8, 0) == size
+        pace.note(step(streams), 0.04)
+        pace.note(step(streams, 10), 0.05)
+    usual = pace.chunk_size(streams, 0)
+    pace.note(step(streams, 10), 0.05 + waited * 0.04)
+    pace.note(step(streams), 0.04 + waited * 0.04)
+    assert pace.chunk_size(streams, 0) == size
     for _ in range(300):
-        pace.note(step(8), 0.04)
-    assert pace.chunk_size(8, 0) == 52, "waits are forgotten"
+        pace.note(step(streams), 0.04)
+    assert pace.chunk_size(streams, 0) == usual, "waits are forgotten"
 
 
 def test_two_slow_steps_in_a_row_are_believed() -> None:
@@ -135,7 +141,7 @@ def test_steps_of_another_number_of_requests_are_not_the_measure() -> None:
     pace.note(step(0, 1000), 1.0)
     assert pace.chunk_size(8, 0) == 156, "none nearer is known"
     pace.note(step(8), 0.04)
-    assert [pace.chunk_size(number, 0) for number in (1, 8, 12, 32)] == [52, 52, 57, 156]
+    assert [pace.chunk_size(number, 0) for number in (1, 8, 12, 32)] == [64, 52, 57, 156]
 
 
 def test_prompts_beside_more_streams_than_were_measured_are_not_taken_to_be_slow() -> None:
@@ -155,4 +161,4 @@ def test_a_guessed_token_costs_what_a_step_took_longer() -> None:
     pace.note(step(1, num_guesses=4), 0.06)
     assert pace.draft_cost == pytest.approx(0.125)
     pace.note(step(0, 1000), 1.0)
-    assert pace.chunk_size(1, 0) == 52, "guesses are no prompts"
+    assert pace.chunk_size(1, 0) == 64, "guesses are no prompts"

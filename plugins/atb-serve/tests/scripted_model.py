@@ -61,7 +61,7 @@ def write_scripted(
     return directory
 
 
-def write_random(directory: Path) -> Path:
+def write_random(directory: Path, template: str = TEMPLATE) -> Path:
     """Writes a checkpoint with random weights, whose answers depend on every token of a prompt."""
     tokenizer = tokenizer_of([])
     vocab = tokenizer.get_vocab_size()
@@ -71,7 +71,7 @@ def write_random(directory: Path) -> Path:
         name: torch.randn(each.shape, generator=generator) / HIDDEN**0.5 if each.dim() == 2 else each
         for name, each in zeros.items()
     }
-    _write(directory, tokenizer, TEMPLATE, _config(vocab, "llama"), tensors)
+    _write(directory, tokenizer, template, _config(vocab, "llama"), tensors)
     return directory
 
 

@@ -122,15 +122,21 @@ def test_a_model_is_looked_up_in_the_table(client: openai.OpenAI) -> None:
         client.models.retrieve("../../etc/passwd")
 
 
-def test_a_body_that_is_only_declared_is_refused_before_it_comes(guarded: Any) -> None:
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [("/tokenize", "application/json", 413), ("/tokenize", "text/plain", 415), ("/nothing", "application/json", 404)],
+)
+def test_a_body_that_is_only_declared_is_refused_before_it_comes(
+    guarded: Any, path: str, kind: str, status: int
+) -> None:
     host, port = guarded.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
-            f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 2001\r\n"
-            "Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode()
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 2001\r\n"
+            f"Content-Type: {kind}\r\nExpect: 100-continue\r\n\r\n".encode()
         )
         with connection.makefile("rb") as answer:  # to its end: the connection is closed
-            assert answer.read().startswith(b"HTTP/1.1 413 ")
+            assert answer.read().startswith(f"HTTP/1.1 {status} ".encode())
 
 
 def test_a_compressed_body_is_refused(http: httpx.Client) -> None:

@@ -91,11 +91,15 @@ def test_adapters_are_loaded_and_unloaded_by_who_has_the_key(
             assert client.post("/v1/load_lora_adapter", json=load).json()["parent"] == "tiny"
             again = client.post("/v1/load_lora_adapter", json=load)
             assert again.status_code == 400 and "loaded already" in again.text
+            for name in ("sql", "base", "", "x" * 300):
+                refused = client.post("/v1/load_lora_adapter", json={**load, "lora_name": name})
+                assert (refused.status_code, refused.json()["error"]["param"]) == (400, "lora_name")
             assert client.post("/v1/load_lora_adapter", json={**load, "load_inplace": True}).status_code == 200
             own = client.post("/v1/load_lora_adapter", json={**load, "lora_name": "alias"})
             assert own.status_code == 400 and "name of the model itself" in own.text
             wrong = client.post("/v1/load_lora_adapter", json={"lora_name": "b", "lora_path": "empty"})
-            assert wrong.status_code == 400 and "no adapter_config.json" in wrong.text
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "lora_path")
+            assert "no adapter_config.json" in wrong.text
             assert names(client) == ["tiny", "alias", "sql"]
             assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 200
             assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 404

@@ -109,9 +109,23 @@ def test_a_template_that_knows_no_tools_refuses_them(make_server: Callable[..., 
     assert error["param"] == "tools" and "takes no tools" in error["message"]
 
 
+def test_a_template_that_fails_or_refuses_is_an_error_of_the_request(make_server: Callable[..., Any]) -> None:
+    template = "{{ raise_exception('users first') if messages[0].role != 'user' else messages[0].no.such }}"
+    with make_server(template=template) as served, served.http() as http:
+        for role, reason, next_step in (("system", "users first", ""), ("user", "fails", "/v1/completions continues")):
+            for path in ("/v1/chat/completions", "/tokenize", "/v1/responses"):
+                text = [{"role": role, "content": "x"}]
+                answer = http.post(path, json={"input" if path == "/v1/responses" else "messages": text})
+                error = answer.json()["error"]
+                assert answer.status_code == 400
+                assert error["param"] == ("input" if path == "/v1/responses" else "messages")
+                assert reason in error["message"] and next_step in error["message"]
+                assert "atb run" not in error["message"]
+
+
 def test_null_is_what_a_client_writes_for_nothing(http: httpx.Client) -> None:
     fields = [field.name for field in msgspec.structs.fields(ChatBody) if field.name not in ("messages", "model")]
-    nulls = {name: None for name in fields if name != "add_generation_prompt"}
+    nulls = dict.fromkeys(fields)
     answer = http.post("/v1/chat/completions", json={"messages": GREET, **nulls, "tools": [], "top_logprobs": 0})
     assert answer.json()["choices"][0]["message"]["content"] == "Hello there, you."
 
@@ -121,6 +135,10 @@ def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
         model="tiny", messages=GREET, user="me", metadata={"a": "b"}, store=False, extra_body={"service_tier": "auto"}
     )
     assert answer.choices[0].message.content == "Hello there, you."
+
+
+def called(arguments: str) -> dict[str, Any]:
+    return {"id": "x", "function": {"name": "f", "arguments": arguments}}
 
 
 @pytest.mark.parametrize(
@@ -135,10 +153,21 @@ def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
         ),
         ({"messages": [{"role": "user", "content": "x", "color": 1}]}, "messages[0].color"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{**GREET[0], "tool_call_id": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{**GREET[0], "reasoning": "x"}]}, "messages[0].reasoning"),
+        ({"messages": [{**GREET[0], "tool_calls": [called("{}")]}]}, "messages[0].tool_calls"),
+        *(
+            (
+                {"messages": [{"role": "assistant", "tool_calls": [called(text)]}]},
+                "messages[0].tool_calls[0].function.arguments",
+            )
+            for text in ("[]", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 5000)
+        ),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"chat_template_kwargs": {"nothing": 1}}, "chat_template_kwargs"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ({"tool_choice": "required"}, "tool_choice"),

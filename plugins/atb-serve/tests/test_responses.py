@@ -122,6 +122,7 @@ def test_null_is_what_a_client_writes_for_nothing(client: openai.OpenAI) -> None
         ({"input": []}, "input"),
         ({"input": [{"role": "judge", "content": "x"}]}, "input"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call", "call_id": "x", "name": "f", "arguments": "{"}]}, "input[0].arguments"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"previous_response_id": "x"}, "previous_response_id"),
         ({"background": True}, "background"),

@@ -85,6 +85,21 @@ def test_tokens_and_their_text(http: httpx.Client, served: Any) -> None:
     assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "say [greet]"}
 
 
+@pytest.mark.parametrize(
+    ("given", "further"),
+    [("prompt", {"tools": []}), ("prompt", {"chat_template_kwargs": {}}), ("prompt", {"add_generation_prompt": False}),
+     ("messages", {"add_special_tokens": True})],
+    ids=str,
+)  # fmt: skip
+def test_parameters_of_conversations_are_not_those_of_texts(
+    http: httpx.Client, given: str, further: dict[str, Any]
+) -> None:
+    text = {"prompt": "x"} if given == "prompt" else {"messages": [{"role": "user", "content": "x"}]}
+    assert http.post("/tokenize", json={**text, **dict.fromkeys(further)}).status_code == 200
+    answer = http.post("/tokenize", json={**text, **further})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, *further)
+
+
 @pytest.mark.parametrize("tokens", [[-1], [10**6], ["x"], [2**70]], ids=str)
 def test_no_token_of_the_model_has_no_text(http: httpx.Client, tokens: list[Any]) -> None:
     answer = http.post("/detokenize", json={"tokens": tokens})

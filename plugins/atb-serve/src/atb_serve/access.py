@@ -64,7 +64,11 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                answered = MutableHeaders(scope=message)
+                answered["x-request-id"] = request_id
+                # A client that waits to be told to go on has only declared its body, which will then not come.
+                if status >= 400 and "expect" in headers:
+                    answered["connection"] = "close"
             await send(message)
 
         try:

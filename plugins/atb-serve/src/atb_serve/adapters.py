@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atb_core.errors import AtbError
+from atb_core.errors import AtbError, RequestError
 from atb_serve.errors import ApiError
 from atb_serve.http import JsonResponse, read_body
 from atb_serve.schemas import LoadAdapterBody, UnloadAdapterBody
@@ -39,7 +39,8 @@ async def load_lora_adapter(request: Request) -> Response:
         except ApiError:
             raise
         except AtbError as error:
-            raise ApiError(str(error), param="lora_path") from None
+            # What core refuses of the request itself is the name; all else is in the files.
+            raise ApiError(str(error), param="lora_name" if isinstance(error, RequestError) else "lora_path") from None
         state.models[body.lora_name] = base.with_adapter(body.lora_name)
         state.metrics.begin(body.lora_name)
         return JsonResponse(card(body.lora_name, state.models[body.lora_name]))

@@ -94,7 +94,7 @@ class ChatWork:
         self._check_no_other_grammar()
 
     def _check_no_other_grammar(self) -> None:
-        if self.body.response_format is not None or self.body.structured_outputs is not None:
+        if grammar_of(self.body) is not None:
             param = "tool_choice" if self._callable else "tools"
             raise ApiError("An answer is a call or follows another grammar, not both", param=param)
 
@@ -108,7 +108,7 @@ class ChatWork:
         return await self.model.encode_chat(
             messages,
             tools=None if self.body.tool_choice == "none" else self.tools,
-            add_generation_prompt=self.body.add_generation_prompt,
+            add_generation_prompt=self.body.add_generation_prompt is not False,
             chat_template_kwargs=self.body.chat_template_kwargs,
         )
 

@@ -101,7 +101,7 @@ class _Completions:
         yield DONE
 
     async def _prompts(self) -> list[EncodedPrompt]:
-        many = prompts_in(self.body.prompt)
+        many = prompts_in(self.body.prompt, "prompt")
         check_at_most("prompt", len(many), self.state.limits.max_prompts, " prompts")
         if self.body.echo and self.body.stream and self.body.logprobs is not None:
             raise ApiError("'echo' with 'logprobs' cannot be streamed", param="echo", code="unsupported_parameter")

@@ -36,7 +36,7 @@ async def embeddings(request: Request) -> Response:
             "Embeddings are those of the model itself, not of an adapter", param="model",
             hint=f"Ask for {model.base_name!r}.",
         )  # fmt: skip
-    inputs = prompts_in(body.input)
+    inputs = prompts_in(body.input, "input")
     check_at_most("input", len(inputs), state.limits.max_prompts, " inputs")
     work = within(state.limits.request_timeout, _embed(state, request, model, inputs, body.dimensions))
     try:

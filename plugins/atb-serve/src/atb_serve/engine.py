@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
 from atb_core.errors import AtbError, RequestError, TokenizerError
+from atb_core.runner.chat_template import NO_CHAT
 from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
@@ -31,6 +32,8 @@ T = TypeVar("T")
 # Texts are encoded by one thread for each model: a tokenizer is quick, and chat templates share one process.
 _ENCODING_THREADS = 1
 _WARM_UP_TOKENS = 24
+# In place of core's, for who asks over HTTP.
+_NO_CHAT = "/v1/completions continues a text without a template."
 
 
 class ServedModel:
@@ -115,6 +118,8 @@ class ServedModel:
                     "This model takes no tools: its chat template does not show it any", param=found,
                     hint="Leave 'tools' out; a client that adds tools of its own has to do so too.",
                 ) from None  # fmt: skip
+            if NO_CHAT in (error.hint or ""):
+                raise ApiError(error.message, param=found, hint=_NO_CHAT) from None
             raise api_error(error, found) from None
 
     def generate(

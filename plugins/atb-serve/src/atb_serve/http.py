@@ -76,27 +76,24 @@ async def read_bytes(request: Request, limits: Limits) -> bytes:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    # A client may wait to be told to go on with a body that it has only declared, which will then not come.
     declared = request.headers.get("content-length", "")
-    ends = {"Connection": "close"} if "expect" in request.headers else {}
-    _check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limit, ends)
+    _check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limit)
     data = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         data += message.get("body", b"")
-        _check_size(len(data), limit, {})
+        _check_size(len(data), limit)
         if not message.get("more_body", False):
             return bytes(data)
 
 
-def _check_size(size: int, limit: int, headers: dict[str, str]) -> None:
+def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise ApiError(
-            f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large",
-            headers=headers,
-        )  # fmt: skip
+            f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large"
+        )
 
 
 async def _disconnected(receive: Receive) -> None:

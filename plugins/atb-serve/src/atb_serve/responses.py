@@ -17,6 +17,7 @@ from atb_serve.answers import Piece, arguments_text
 from atb_serve.chat import ChatWork, call_id
 from atb_serve.errors import ApiError
 from atb_serve.http import EventStream, JsonResponse, read_body, until_client_leaves
+from atb_serve.parameters import arguments_in
 from atb_serve.replies import encode_json
 from atb_serve.schemas import (
     ChatBody,
@@ -135,6 +136,7 @@ def _add(messages: list[Message], item: InputItem, param: str) -> None:
         if getattr(item, name) is None:
             raise ApiError(f"'{param}' needs '{name}'", param=f"{param}.{name}", code="missing_required_parameter")
     if item.type == "function_call":
+        arguments_in(str(item.arguments), f"{param}.arguments")
         call = ToolCallBody(
             id=str(item.call_id), function=FunctionCall(name=str(item.name), arguments=str(item.arguments))
         )
