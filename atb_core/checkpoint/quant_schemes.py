@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import ConfigError, PluginError, WeightsError
-from atb_core.extensions import Extensions, plugin_errors
+from atb_core.extensions import Extensions
 from atb_core.files import read_json
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader

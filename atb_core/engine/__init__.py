@@ -10,8 +10,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.extensions import plugin_errors
 from atb_core.names import BACKENDS, HOST_BACKENDS, pip_install
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.engine.base import Backend, Engine

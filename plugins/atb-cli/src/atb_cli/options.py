@@ -111,7 +111,7 @@ def _group(ctx: click.Context, param: click.Parameter, value: int) -> int:
     """Runs this process as one of a group, until rank 0 ends it, if a launcher has started it as another rank."""
     rank, world_size = launched()
     if rank and not ctx.resilient_parsing:
-        from atb_core.extensions import needed_package
+        from atb_core.distributions import needed_package
 
         needed_package("atb_parallel", "a group of processes needs").follow(rank, world_size)
         ctx.exit()
