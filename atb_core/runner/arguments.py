@@ -142,6 +142,8 @@ def check_call(name: str, unknown: Mapping[str, Any], **flags: bool) -> None:
         own = OTHER_NAMES.get(given, given)
         known = own in SamplingParams.__dataclass_fields__
         hint = f"Pass sampling_params=SamplingParams({own}=...)." if known else f"help(ModelRunner.{name}) lists all."
+        if given.startswith("logits_processor"):
+            hint = "Derive a class from atb_core.runner.token_mask.LogitsProcessor, and give it as token_mask."
         raise RequestError(f"{name} has no argument {given!r}", hint=hint)
     for flag, value in flags.items():
         if not isinstance(value, bool):

@@ -409,7 +409,8 @@ class ModelRunner:
             tools: JSON schemas of functions that the model may call, for the chat template.
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
-            token_mask: Makes the `TokenMask` of each completion, which restricts its tokens.
+            token_mask: Makes the `TokenMask` of each completion, which restricts its tokens, or the `LogitsProcessor`,
+                which changes their logits.
             adapter_ids: The name of an adapter for each prompt, `None` for the model without one; or one for all.
 
         Returns:
