@@ -15,6 +15,7 @@ The plugin system fills the extension point when it is first read. For a single 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -182,7 +183,14 @@ class Extensions(Generic[T]):
 
 
 def _item_problem(item: object, kind: type) -> str | None:
-    return None if isinstance(item, kind) else f"{item!r:.200} is no {kind.__name__}"
+    if not isinstance(item, kind):
+        return f"{item!r:.200} is no {kind.__name__}"
+    for field in dataclasses.fields(item) if dataclasses.is_dataclass(item) else ():
+        value = getattr(item, field.name)
+        if str(field.type).startswith("Callable") and value is not None and not callable(value):
+            called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
+            return f"{field.name} of {called} is {value!r:.200}, which is not a function"
+    return None
 
 
 def refuse_uncalled(cls: type, instead: Mapping[str, str]) -> None:

@@ -48,8 +48,6 @@ class CheckpointFormat:
 
 def format_problem(item: CheckpointFormat) -> str | None:
     """Returns the fault of a contributed format, `None` if it has none."""
-    if not (callable(item.matches) and callable(item.open) and callable(item.files)):
-        return f"matches, open and files of the format {item.name!r} must be functions of a path"
     if not isinstance(item.suffixes, tuple) or not all(
         isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower() for suffix in item.suffixes
     ):

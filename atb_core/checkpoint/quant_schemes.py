@@ -47,11 +47,7 @@ class QuantScheme:
         return f"the quantisation scheme {self.name!r}"
 
 
-def _problem(item: QuantScheme) -> str | None:
-    return None if callable(item.open) else f"open of {item} is no function"
-
-
-QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, _problem, name="name")
+QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, name="name")
 
 
 def declared_quantization(directory: Path, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
