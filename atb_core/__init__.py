@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atb_core import errors
+from atb_core.distributions import of_distribution
 from atb_core.errors import *
-from atb_core.extensions import connect, of_distribution
+from atb_core.extensions import connect
 
 if TYPE_CHECKING:
     from atb_core.engine.kernels import get_include

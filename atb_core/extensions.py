@@ -10,33 +10,22 @@ The plugin system fills the extension point when it is first read. For a single 
     families: Port[Families] = Port("families")
 
 `atb_core/__init__.py` connects every port to the name of its implementation, which is imported on first use.
-
-Where a layer calls code of plugins, `plugin_errors` names the plugin in what that code raises.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import AtbError, GraphError, PluginError, RequestError, error_text
-from atb_core.names import pip_install
+from atb_core.errors import GraphError, PluginError
 
 T = TypeVar("T")
-# What the project's own code is, beside the code of plugins.
-_CORE = frozenset({"atb_core", "atb_cli"})
-
-#: Words for what a plugin's code met and did not cause, and the next step.
-_ROOM = "Check that the path exists, that you may use it, and that its disk has room."
-SYSTEM_ERROR = ("met an error of the system", _ROOM)
-
 _connections: dict[str, object] = {}
 
 
@@ -59,33 +48,6 @@ class Port(Generic[T]):
             imported = importlib.import_module(module)
             implementation = _connections[self.name] = getattr(imported, attribute) if attribute else imported
         return cast(T, implementation)
-
-
-def of_distribution(module: str, name: str) -> Any:
-    """Returns what a further distribution of this project has in a module, for a module of the core that leads there.
-
-    Raises:
-        ImportError: the distribution is not installed; has the line for pip.
-    """
-    if name.startswith("_"):
-        raise AttributeError(f"module {module!r} has no public attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        if error.name != package:
-            raise
-        own = package.replace("_", "-")
-        reason = f"{name} is in the distribution {own}, which is not installed"
-        raise ImportError(f"{reason}: {pip_install(own)}", name=package) from error
-
-
-def needed_package(package: str, purpose: str) -> Any:
-    """Returns the imported package of a further distribution; RequestError, which says what needs it, without it."""
-    if find_spec(package) is None:
-        own = package.replace("_", "-")
-        raise RequestError(f"{purpose} the package {own}", hint=pip_install(own))
-    return importlib.import_module(package)
 
 
 @dataclass(frozen=True)
@@ -134,7 +96,7 @@ class Provider(Protocol):
         """Returns the installed plugin that a module belongs to, `None` if it belongs to none."""
 
 
-_provider: Port[Provider] = Port("plugins")
+provider: Port[Provider] = Port("plugins")
 
 
 class Extensions(Generic[T]):
@@ -173,7 +135,7 @@ class Extensions(Generic[T]):
 
     def all(self) -> list[Contribution[T]]:
         """Returns the contributions so far; raises PluginError in strict mode if any plugin failed."""
-        return _provider().contributions(self)
+        return provider().contributions(self)
 
     def only(self, matches: Callable[[T], bool], what: str) -> Contribution[T] | None:
         """Returns the one contribution that matches, `None` if there is none.
@@ -213,15 +175,22 @@ class Extensions(Generic[T]):
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Records that `what` of `owner` is left out because of `error`; raises PluginError in strict mode."""
-        _provider().failed(owner, what, error)
+        provider().failed(owner, what, error)
 
     def failures(self) -> str:
         """Returns a sentence, with a leading space, that names the plugins that failed; empty if none did."""
-        return _provider().failures()
+        return provider().failures()
 
 
 def _item_problem(item: object, kind: type) -> str | None:
-    return None if isinstance(item, kind) else f"{item!r:.200} is no {kind.__name__}"
+    if not isinstance(item, kind):
+        return f"{item!r:.200} is no {kind.__name__}"
+    for field in dataclasses.fields(item) if dataclasses.is_dataclass(item) else ():
+        value = getattr(item, field.name)
+        if str(field.type).startswith("Callable") and value is not None and not callable(value):
+            called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
+            return f"{field.name} of {called} is {value!r:.200}, which is not a function"
+    return None
 
 
 def refuse_uncalled(cls: type, instead: Mapping[str, str]) -> None:
@@ -236,56 +205,3 @@ def class_problem(item: object, base: type) -> str | None:
         return f"{item!r:.200} is no subclass of {base.__name__}"
     missing = ", ".join(sorted(getattr(item, "__abstractmethods__", ())))
     return f"{item.__name__} is abstract; it lacks {missing}" if inspect.isabstract(item) else None
-
-
-def blame(error: BaseException, owner: Owner | None = None, skip_core: bool = False) -> tuple[Owner, str] | None:
-    """Returns the plugin whose code raised an error, and where: ` (FILE, line N)`; `None` if it is the core's.
-
-    The innermost function that is the core's or a plugin's decides. `owner` is the plugin that was called, if the
-    caller knows it, which also counts for code without a file. `skip_core` looks for the plugin that called the core.
-    """
-    frames = list(traceback.walk_tb(error.__traceback__))
-    for depth, (frame, line) in reversed(list(enumerate(frames))):
-        module = str(frame.f_globals.get("__name__"))
-        top = module.partition(".")[0]
-        if top in _CORE:
-            if skip_core:
-                continue
-            return (owner, "") if owner is not None and depth == 0 else None
-        ours = owner is not None and top == owner.module.partition(".")[0]
-        if found := owner if ours else _provider().owner_of(module):
-            return found, f" ({frame.f_code.co_filename}, line {line})"
-    return None if owner is None else (owner, "")
-
-
-def plugin_error(error: BaseException, owner: Owner | None = None) -> PluginError | None:
-    """Returns what the code of a plugin raised as an error that names the plugin, the file and the line.
-
-    Returns `None` for the core's own bugs, for an `AtbError`, which has its message, and for an interrupt.
-    """
-    passing = (AtbError, KeyboardInterrupt, GeneratorExit, BrokenPipeError)
-    blamed = None if isinstance(error, passing) else blame(error, owner)
-    if blamed is None:
-        return None
-    hint = "Report it to the plugin's author with the traceback, which atb prints with --traceback."
-    failed = "failed"
-    if isinstance(error, OSError):
-        failed, hint = SYSTEM_ERROR
-    return PluginError(f"the plugin {blamed[0]} {failed}: {error_text(error)}{blamed[1]}", hint=hint)
-
-
-class plugin_errors(contextlib.ContextDecorator):
-    """Raises what the code of a plugin raises within as a `PluginError` with its cause; see `plugin_error`.
-
-    A class, because a generator would take microseconds of every step.
-    """
-
-    def __init__(self, owner: Owner | None = None) -> None:
-        self.owner = owner
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
-        if error is not None and (failure := plugin_error(error, self.owner)):
-            raise failure from error

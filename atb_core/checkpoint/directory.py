@@ -14,8 +14,8 @@ from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, e
 from atb_core.checkpoint.guarded_tokenizer import TOKEN_FLAGS
 from atb_core.checkpoint.quant_schemes import declared_quantization, open_quantized
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
+from atb_core.distributions import needed_package
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
-from atb_core.extensions import needed_package
 from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
 from atb_core.names import DTYPES

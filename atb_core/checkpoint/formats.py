@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from atb_core.checkpoint.base import Checkpoint
-from atb_core.errors import AtbError, PluginError, WeightsError, error_text
-from atb_core.extensions import SYSTEM_ERROR, Contribution, Extensions, Owner, blame
+from atb_core.errors import AtbError, PluginError, WeightsError
+from atb_core.extensions import Contribution, Extensions, Owner
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_errors
 
 T = TypeVar("T")
-R = TypeVar("R")
 
+_DAMAGED = "It may be damaged; if it is not, report this to the plugin's author."
 # The packages of this project by the suffixes that they read, named where one is not installed.
 _PACKAGES = {".gguf": "atb-gguf"}
 
@@ -47,8 +48,6 @@ class CheckpointFormat:
 
 def format_problem(item: CheckpointFormat) -> str | None:
     """Returns the fault of a contributed format, `None` if it has none."""
-    if not (callable(item.matches) and callable(item.open) and callable(item.files)):
-        return f"matches, open and files of the format {item.name!r} must be functions of a path"
     if not isinstance(item.suffixes, tuple) or not all(
         isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower() for suffix in item.suffixes
     ):
@@ -61,20 +60,9 @@ CHECKPOINT_FORMATS: Extensions[CheckpointFormat] = Extensions(
 )
 
 
-def call_plugin(name: str, owner: Owner, function: Callable[[R], T], reference: R, kind: type[AtbError]) -> T:
-    """Returns `function(reference)`; what the plugin's code raises, but for an `AtbError`, is raised as `kind`."""
-    try:
-        return function(reference)
-    except (AtbError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        blamed = blame(error, owner)
-        if blamed is None:
-            raise
-        failed, hint = "failed", "It may be damaged; if it is not, report this to the plugin's author."
-        if isinstance(error, OSError):
-            failed, hint = SYSTEM_ERROR
-        raise kind(f"{reference} cannot be read: {name} {failed}: {error_text(error)}{blamed[1]}", hint) from error
+def reading(name: str, owner: Owner, reference: object, kind: type[AtbError]) -> plugin_errors:
+    """Returns a context in which what a plugin's code raises is raised as a `kind` that names the reference."""
+    return plugin_errors(owner, f"{reference} cannot be read: {name}", kind, _DAMAGED)
 
 
 def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
@@ -96,7 +84,8 @@ def custom_checkpoint(path: Path) -> Checkpoint | None:
     if contribution is None:
         return None
     name = f"{contribution.value} of {contribution.owner}"
-    checkpoint = call_plugin(name, contribution.owner, contribution.value.open, path, WeightsError)
+    with reading(name, contribution.owner, path, WeightsError):
+        checkpoint = contribution.value.open(path)
     if not isinstance(checkpoint, Checkpoint):
         raise PluginError(f"{name} opened {path} as {checkpoint!r}, which is no Checkpoint")
     return checkpoint
@@ -122,5 +111,6 @@ def files_of_model(path: Path) -> Sequence[Path]:
     """Returns the files that make up the model which a file belongs to, by its name; first the one to open."""
     for each in CHECKPOINT_FORMATS.all():
         if path.suffix.lower() in each.value.suffixes:
-            return call_plugin(str(each.value), each.owner, each.value.files, path, WeightsError)
+            with reading(str(each.value), each.owner, path, WeightsError):
+                return each.value.files(path)
     return (path,)

@@ -12,20 +12,20 @@ from atb_core.checkpoint.base import Checkpoint, FormatRules, WeightLoader
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.formats import (
     CHECKPOINT_FORMATS,
-    call_plugin,
     claimant,
     custom_checkpoint,
     file_suffixes,
     files_of_model,
+    reading,
     refuse_without_package,
 )
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.errors import ConfigError, ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
-from atb_core.extensions import plugin_errors
 from atb_core.files import read_json, user_path
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_errors
 from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
@@ -183,7 +183,8 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
     if contribution is not None:
         source, owner = contribution.value, contribution.owner
         name = f"{source} from {owner}"
-        path = call_plugin(name, owner, lambda text: source.fetch(text, progress), reference, ModelNotFoundError)
+        with reading(name, owner, reference, ModelNotFoundError):
+            path = source.fetch(reference, progress)
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path

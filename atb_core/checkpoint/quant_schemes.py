@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import ConfigError, PluginError, WeightsError
-from atb_core.extensions import Extensions, plugin_errors
+from atb_core.extensions import Extensions
 from atb_core.files import read_json
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
@@ -46,11 +47,7 @@ class QuantScheme:
         return f"the quantisation scheme {self.name!r}"
 
 
-def _problem(item: QuantScheme) -> str | None:
-    return None if callable(item.open) else f"open of {item} is no function"
-
-
-QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, _problem, name="name")
+QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, name="name")
 
 
 def declared_quantization(directory: Path, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:

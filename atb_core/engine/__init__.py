@@ -4,20 +4,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
+from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.extensions import plugin_errors
+from atb_core.extensions import Extensions
 from atb_core.names import BACKENDS, HOST_BACKENDS, pip_install
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.engine.base import Backend, Engine
     from atb_core.graph.network import Network
 
-__all__ = ["BACKENDS", "HOST_BACKENDS", "build_engine", "get_backend"]
+__all__ = ["BACKENDS", "HOST_BACKENDS", "BackendMaker", "build_engine", "get_backend"]
+
+
+@dataclass(frozen=True)
+class BackendMaker:
+    """A backend of a plugin.
+
+    Attributes:
+        name: the value of `backend=` that chooses it.
+        make: returns the backend; its parameters, `num_threads` among them, are the options of `get_backend`, but not
+            those that a `partial` sets. It raises BackendUnavailableError where this machine cannot run the backend.
+    """
+
+    name: str
+    make: Callable[..., Backend]
+
+
+def _problem(item: BackendMaker) -> str | None:
+    return f"the backend {item.name!r} is the core's" if item.name in ("auto", *HOST_BACKENDS) else None
+
+
+MAKERS: Extensions[BackendMaker] = Extensions("atb_backends", BackendMaker, _problem, name="name")
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:
@@ -25,7 +46,7 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
 
     Args:
         name: "cpu" (C++), "reference" (torch), "atb" (Ascend), "atb-sim" (Ascend on a simulator, to check a network
-            without a device) or "auto" (cpu).
+            without a device), "auto" (cpu), or the name of a plugin's.
         options: arguments of the backend's class, e.g. `num_threads`.
 
     Raises:
@@ -40,11 +61,9 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
     elif name == "reference":
         import_torch()
         from atb_core.engine.reference import ReferenceBackend as make
-    elif name in ("atb", "atb-sim"):
-        make = partial(_ascend_backend(name), simulator=name == "atb-sim")
     else:
-        raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
-    known = [option for option in signature(make).parameters if option != "simulator"]
+        make = _maker_of_plugin(name)
+    known = [option for option in signature(make).parameters if option not in getattr(make, "keywords", ())]
     if unknown := sorted(set(options) - set(known)):
         raise EngineError(
             f"the backend {name!r} has no option {', '.join(unknown)}", hint=f"Its options: {', '.join(known)}."
@@ -52,13 +71,15 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
     return make(**options)
 
 
-def _ascend_backend(name: str) -> Callable[..., Backend]:
-    try:
-        make: Callable[..., Backend] = import_module("atb_ascend.backend").AtbBackend
-    except ModuleNotFoundError as error:
-        problem = f"backend {name!r} needs the distribution atb-ascend, which is not installed"
-        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.") from error
-    return make
+def _maker_of_plugin(name: str) -> Callable[..., Backend]:
+    found = MAKERS.named(name, f"the backend {name!r}")
+    if found is not None:
+        return found.value.make
+    if name in BACKENDS:
+        problem = f"backend {name!r} needs the distribution atb-ascend, which is not installed or is left out"
+        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.{MAKERS.failures()}")
+    known = ", ".join((*BACKENDS, *(each for each in MAKERS.offered() if each.partition(" ")[0] not in BACKENDS)))
+    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {known}.{MAKERS.failures()}")
 
 
 @plugin_errors()

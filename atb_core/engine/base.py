@@ -15,6 +15,8 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
 
+__all__ = ["Backend", "Engine", "RunTimes"]
+
 
 class RunTimes(NamedTuple):
     """Holds the times of the nodes of one run, in nanoseconds of `time.perf_counter_ns`.

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
+from atb_core.distributions import of_distribution
 from atb_core.errors import RequestError
-from atb_core.extensions import Extensions, of_distribution
+from atb_core.extensions import Extensions
 from atb_core.features.base import FeatureDecorator
 from atb_core.names import pip_install
 

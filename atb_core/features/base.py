@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from atb_core.errors import EngineError, GraphError
 from atb_core.extensions import class_problem, refuse_uncalled
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from atb_core.graph.arrays import Array
     from atb_core.graph.tensor import Tensor
 
+#: Inputs, outputs or runtime parameters of a step by name, as features change them.
+Arrays: TypeAlias = "MutableMapping[str, Array]"
 #: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
 BASE_FEATURES = ("prefill", "decode", "mixed")
 _WRAPPERS = ("generate_engine_wrapper", "expand_engine_wrapper_collections")
@@ -111,13 +113,7 @@ class FeatureDecorator(ABC):
         """
         return _NOTHING
 
-    def modify_inputs(
-        self,
-        inputs: MutableMapping[str, Array],
-        outputs: MutableMapping[str, Array],
-        runtime_params: MutableMapping[str, Array],
-        meta: Step,
-    ) -> None:
+    def modify_inputs(self, inputs: Arrays, outputs: Arrays, runtime_params: Arrays, meta: Step) -> None:
         """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them.
 
         Values are arrays of numpy or torch tensors (`atb_core.graph.arrays` converts), and those that are added may be

@@ -45,8 +45,6 @@ def op_problem(item: OpContribution) -> str | None:
         return f"the op {op.__name__} belongs to core"
     if not isinstance(item.kernels, Mapping):
         return f"the kernels of {op.op_name()} are {item.kernels!r}, not a dict of kernels by backend"
-    if item.expand is not None and not callable(item.expand):
-        return f"the expand of {op.op_name()} is {item.expand!r}, which is not a function"
     if item.expand is not None and op.writes:
         return f"{op.op_name()} writes in place, and such an op cannot be expanded"
     for backend, kernel in item.kernels.items():

@@ -49,6 +49,8 @@ class Op:
     input_dtypes: ClassVar[tuple[str, ...]] = ()
     #: Dtype of each output: torch's name, or an input's name for that one's dtype. Empty: all have the first input's.
     output_dtypes: ClassVar[tuple[str, ...]] = ()
+    #: Inputs that are matrices of which whole rows are read, so that an engine may store the rows in blocks.
+    row_operands: ClassVar[tuple[str, ...]] = ()
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
     #: Attributes with their enumerations, whose values may also be given as text.

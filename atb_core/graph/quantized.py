@@ -40,17 +40,9 @@ def quantizable_weights(network: Network) -> set[str]:
     names = {name for name in network.weights_keys if len(network.input(name).shape or ()) == 2}
     for node in network.nodes:
         for operand, tensor in zip(node.op.operands, node.inputs, strict=True):
-            if tensor.name in names and not _keeps_rows(node.op.name, node.op.attributes(), operand):
+            if tensor.name in names and operand not in node.op.row_operands:
                 names.discard(tensor.name)
     return names
-
-
-def _keeps_rows(op: str, attributes: dict[str, object], operand: str) -> bool:
-    if op == "Gather":
-        return operand == "x" and attributes["axis"] == 0
-    return operand in ("weight", "weights") and (
-        op in ("LinearSwiglu", "MergedLinear", "SplitLinear") or (op == "Linear" and attributes["transpose_b"] is True)
-    )
 
 
 def quantized_values(weight: RealTensor, quantization: str) -> RealTensor:

@@ -37,8 +37,8 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Write a feature": ("atb_core.features.adapters", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (
         "atb_core.plugins", "atb_core.models.graph_builders", "atb_core.graph.passes", "atb_core.graph.quantized",
-        "atb_core.engine.kernels", "atb_core.checkpoint.files", "atb_core.checkpoint.safetensors",
-        "atb_core.checkpoint.sources.base",
+        "atb_core.engine", "atb_core.engine.base", "atb_core.engine.kernels", "atb_core.checkpoint.files",
+        "atb_core.checkpoint.safetensors", "atb_core.checkpoint.sources.base",
     ),
     "Further import paths": (
         "atb_core.errors", "atb_core.layers.linear.linear", "atb_core.models.base.feature_decorator.v3.base_decorator",

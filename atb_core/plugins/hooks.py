@@ -22,8 +22,9 @@ from typing import Any
 import pluggy
 
 from atb_core.errors import AtbError, PluginError, error_text
-from atb_core.extensions import Contribution, Extensions, Owner, blame
+from atb_core.extensions import Contribution, Extensions, Owner
 from atb_core.names import command
+from atb_core.plugin_errors import blame
 from atb_core.plugins import hookspecs
 from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.hook_rules import hook_problem, implementations

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint.formats import CheckpointFormat
     from atb_core.checkpoint.quant_schemes import QuantScheme
     from atb_core.checkpoint.sources.base import Source
+    from atb_core.engine import BackendMaker
     from atb_core.features.adapters import AdapterManager
     from atb_core.features.base import FeatureDecorator
     from atb_core.graph.custom_ops import OpContribution
@@ -65,6 +66,11 @@ def atb_features() -> list[type[FeatureDecorator]]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_adapters() -> list[type[AdapterManager]]:  # type: ignore[empty-body]
     """Returns the manager of adapters with the features that run them, which every model has; one may be installed."""
+
+
+@hookspec(historic=True)
+def atb_backends() -> list[BackendMaker]:  # type: ignore[empty-body]
+    """Returns backends, which `ModelRunner(backend=)` chooses by name; two of one name are an error."""
 
 
 @hookspec(historic=True)

@@ -10,7 +10,7 @@ from typing import Any
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.models.graph_builders import graph_builder
-from atb_core.names import BACKENDS, GRAPHS, HOST_BACKENDS, KV_CACHE_DTYPES, QUANTIZATIONS, nearest
+from atb_core.names import GRAPHS, HOST_BACKENDS, KV_CACHE_DTYPES, QUANTIZATIONS, nearest
 from atb_core.runner.sampling_params import OTHER_NAMES, SamplingParams
 
 _NAME = ((str, os.PathLike), "a name or a path")
@@ -35,7 +35,6 @@ _NEVER_NONE = ("tensor_parallel_size", "max_num_batched_tokens", "max_loras", "m
 _LARGEST_INT32 = 2**31 - 1
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "graph": GRAPHS, "quantization": (None, *QUANTIZATIONS), "kv_cache_dtype": KV_CACHE_DTYPES,
-    "backend": ("auto", *BACKENDS),
 }  # fmt: skip
 #: Why two options exclude each other, and what to do. An option is an argument, or the beginning of one with a value.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -143,6 +142,8 @@ def check_call(name: str, unknown: Mapping[str, Any], **flags: bool) -> None:
         own = OTHER_NAMES.get(given, given)
         known = own in SamplingParams.__dataclass_fields__
         hint = f"Pass sampling_params=SamplingParams({own}=...)." if known else f"help(ModelRunner.{name}) lists all."
+        if given.startswith("logits_processor"):
+            hint = "Derive a class from atb_core.runner.token_mask.LogitsProcessor, and give it as token_mask."
         raise RequestError(f"{name} has no argument {given!r}", hint=hint)
     for flag, value in flags.items():
         if not isinstance(value, bool):

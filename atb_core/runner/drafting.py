@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from atb_core.errors import RequestError, shown
-from atb_core.extensions import Extensions, plugin_errors
+from atb_core.extensions import Extensions
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_errors
 
 
 class Drafter(Protocol):

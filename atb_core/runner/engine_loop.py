@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from atb_core.errors import EngineError
-from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.arrays import Array
+from atb_core.plugin_errors import plugin_errors
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.pace import Pace
 from atb_core.runner.request import Call, Request, Signal

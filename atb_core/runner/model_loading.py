@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from atb_core.distributions import needed_package
 from atb_core.engine import get_backend
 from atb_core.errors import RequestError, TokenizerError, WeightsError
-from atb_core.extensions import needed_package, plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.graph_builders import graph_builder
@@ -20,6 +20,7 @@ from atb_core.models.runtime.packed_weights import PackedWeights
 from atb_core.names import DTYPES
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
+from atb_core.plugin_errors import plugin_errors
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
 from atb_core.runner.tokenizer import Tokenizer
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
+from atb_core.distributions import needed_package
 from atb_core.errors import RequestError
-from atb_core.extensions import needed_package, plugin_errors
 from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
+from atb_core.plugin_errors import plugin_errors
 from atb_core.runner.arguments import check_available, check_call, check_opening, check_sizes, check_together
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.drafting import drafter_maker
@@ -408,7 +409,8 @@ class ModelRunner:
             tools: JSON schemas of functions that the model may call, for the chat template.
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
-            token_mask: Makes the `TokenMask` of each completion, which restricts its tokens.
+            token_mask: Makes the `TokenMask` of each completion, which restricts its tokens, or the `LogitsProcessor`,
+                which changes their logits.
             adapter_ids: The name of an adapter for each prompt, `None` for the model without one; or one for all.
 
         Returns:

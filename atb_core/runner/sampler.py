@@ -19,7 +19,7 @@ from atb_core.graph.arrays import Array, to_numpy
 from atb_core.runner.outputs import Logprob
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.token_mask import TokenMask
+from atb_core.runner.token_mask import LogitsProcessor, TokenMask
 
 FloatRow = npt.NDArray[np.float32]
 
@@ -116,8 +116,19 @@ def process_logits(row: FloatRow, request: Request) -> FloatRow:
         generated = _indices(request.counts)
         logits[generated] -= np.float32(params.frequency_penalty) * _values(request.counts)
         logits[generated] -= np.float32(params.presence_penalty)
+    if isinstance(request.token_mask, LogitsProcessor):
+        logits = _checked(request.token_mask.process(request.token_ids, logits), logits.shape)
     if request.token_mask is not None:
         _apply_mask(request.token_mask, logits)
+    return logits
+
+
+def _checked(processed: object, shape: tuple[int, ...]) -> FloatRow:
+    logits = np.asarray(processed)
+    if logits.dtype != np.float32 or logits.shape != shape:
+        raise RequestError(f"A LogitsProcessor must return float32 {list(shape)}, not {logits.dtype} {[*logits.shape]}")
+    if not math.isfinite(logits.item(int(logits.argmax()))):
+        raise RequestError("The LogitsProcessor leaves no token to choose, or returned NaN")
     return logits
 
 

@@ -210,7 +210,7 @@ def test_a_format_with_faulty_fields_is_left_out(site: Site, tmp_path: Path, fie
     site.install("atb-foo", WITH_CONFIG)
     assert open_checkpoint(write_foo(tmp_path / "model.foo")).path.name == "model.foo"
     (record,) = failures()
-    assert "of the format 'Odd'" in record.reason
+    assert " 'Odd' " in record.reason
 
 
 GGUF = b"GGUF" + bytes(20)

@@ -18,8 +18,9 @@ from atb_cli import main
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.errors import AtbError, ConfigError, ModelNotFoundError, PluginError, WeightsError
-from atb_core.extensions import Owner, plugin_error, plugin_errors
+from atb_core.extensions import Owner
 from atb_core.models.base.router import router_of
+from atb_core.plugin_errors import plugin_error, plugin_errors
 from atb_core.plugins.hooks import register_hooks
 from atb_core.plugins.hookspecs import hookimpl
 from atb_core.plugins.records import records

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,16 +13,18 @@ import click
 import pytest
 from hook_plugins import Site, failures, site
 
+from atb_cli.options import BackendName
 from atb_cli.plugin_commands import COMMANDS
-from atb_core.checkpoint.formats import CHECKPOINT_FORMATS
+from atb_core.checkpoint.formats import CHECKPOINT_FORMATS, CheckpointFormat
 from atb_core.checkpoint.quant_schemes import QUANT_SCHEMES, QuantScheme
 from atb_core.checkpoint.sources.base import SOURCES
-from atb_core.errors import PluginError
+from atb_core.engine import MAKERS, BackendMaker, get_backend
+from atb_core.errors import BackendUnavailableError, EngineError, PluginError
 from atb_core.extensions import Extensions
 from atb_core.features import FEATURES
 from atb_core.features.adapters import ADAPTERS
 from atb_core.graph.custom_ops import OPS
-from atb_core.graph.passes import FUSIONS
+from atb_core.graph.passes import FUSIONS, Pass
 from atb_core.models.graph_builders import GRAPH_BUILDERS, GraphBuilder
 from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
@@ -58,6 +61,7 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         FUNCTIONS,
         FEATURES,
         ADAPTERS,
+        MAKERS,
         GRAPH_BUILDERS,
         COMMANDS,
         CHECKPOINT_FORMATS,
@@ -67,6 +71,24 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         TOOL_PARSERS,
     )
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("point", "kind", "field"),
+    [
+        (FUSIONS, Pass, "run"),
+        (MAKERS, BackendMaker, "make"),
+        (GRAPH_BUILDERS, GraphBuilder, "prepare"),
+        (QUANT_SCHEMES, QuantScheme, "open"),
+        (DRAFT_METHODS, DraftMethod, "configure"),
+        (CHECKPOINT_FORMATS, partial(CheckpointFormat, matches=bool), "open"),
+    ],
+)
+def test_what_has_to_be_a_function_is_checked(point: Extensions[Any], kind: Any, field: str) -> None:
+    assert point.problem(kind("a", **{field: len})) is None
+    problem = str(point.problem(kind("a", **{field: 3})))
+    assert problem.startswith(f"{field} of the ")
+    assert problem.endswith(" 'a' is 3, which is not a function")
 
 
 def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(site: Site) -> None:
@@ -274,3 +296,28 @@ def test_importing_core_listing_and_help_import_no_hooks(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     assert "Packages that may add commands:" in done.stdout
     assert "atb-loud 1.0" in done.stdout
+
+
+def test_a_plugins_backend_is_chosen_by_its_name(site: Site) -> None:
+    source = """
+    from atb_core.engine import BackendMaker, get_backend
+    from atb_core.plugins import hookimpl
+
+    def make(num_threads=None):
+        return get_backend("reference", num_threads=num_threads)
+
+    @hookimpl
+    def atb_backends():
+        return [BackendMaker({0!r}, make)]
+    """
+    site.install("atb-b", source.format("b"))
+    site.install("atb-c", source.format("cpu"))
+    assert get_backend("b").name == "reference"
+    with pytest.raises(EngineError, match="the backend 'b' has no option device_id"):
+        get_backend("b", device_id=0)
+    with pytest.raises(BackendUnavailableError, match=r"Known: cpu, reference, atb, atb-sim, b \(atb-b 1.0\)"):
+        get_backend("d")
+    assert [record.reason for record in failures() if "the backend 'cpu' is the core's" in str(record.reason)]
+    assert BackendName("auto").convert("b", None, None) == "b"
+    with pytest.raises(click.BadParameter, match="'d' is not one of 'auto', 'cpu'"):
+        BackendName("auto").convert("d", None, None)

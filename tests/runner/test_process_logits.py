@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bias, least length and penalties are transformers' where it has them, and a plain formula elsewhere."""
+"""Bias, least length and penalties are transformers' where it has them, and a plain formula elsewhere; processors."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from atb_core.errors import RequestError
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Request
-from atb_core.runner.sampler import process_logits
+from atb_core.runner.sampler import FloatRow, process_logits
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.token_mask import LogitsProcessor, TokenMask
 
 VOCAB = 40
 PROMPT = [3, 3, 7, 21]
@@ -23,10 +25,13 @@ OUTPUT = [5, 7, 7, 30, 7]
 STOP_IDS = (5, 11)
 
 
-def request_after(output: list[int], options: dict[str, Any], stop_ids: Collection[int] = ()) -> Request:
+def request_after(
+    output: list[int], options: dict[str, Any], stop_ids: Collection[int] = (), token_mask: TokenMask | None = None
+) -> Request:
     """A request that has generated `output`."""
     params = SamplingParams(**options)
-    request = Request(RequestOutput("0", None, PROMPT, []), 0, params, 1000, frozenset(stop_ids))
+    result = RequestOutput("0", None, PROMPT, [])
+    request = Request(result, 0, params, 1000, frozenset(stop_ids), token_mask=token_mask)
     for token_id in output:
         request.append(token_id, None)
     return request
@@ -114,3 +119,41 @@ def test_all_together_in_the_documented_order() -> None:
 def test_without_parameters_nothing_is_processed() -> None:
     assert not request_after(OUTPUT, {}, STOP_IDS).processes_logits
     assert not request_after(OUTPUT, {"temperature": 0.5, "top_p": 0.9}, STOP_IDS).processes_logits
+
+
+class Doubling(LogitsProcessor):
+    """Doubles the logits, and allows all tokens but the first; notes the tokens that it got."""
+
+    def process(self, token_ids: Sequence[int], logits: FloatRow) -> FloatRow:
+        self.seen = list(token_ids)
+        return logits * np.float32(2)
+
+    def next_mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.arange(VOCAB) > 0
+
+
+def test_a_processor_comes_last_but_for_its_mask() -> None:
+    request = request_after(OUTPUT, {"logit_bias": {2: 4.0}}, token_mask=(processor := Doubling()))
+    ours = process_logits(row(), request)
+    expected = row()
+    expected[2] += np.float32(4)
+    assert ours[1:].tolist() == (expected * np.float32(2))[1:].tolist()
+    assert ours[0] == -math.inf
+    assert processor.seen == PROMPT + OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (None, r"must return float32 \[40\], not object"),
+        (np.zeros(VOCAB), r"not float64 \[40\]"),
+        (np.zeros(VOCAB - 1, np.float32), r"not float32 \[39\]"),
+        (np.full(VOCAB, -np.inf, np.float32), "leaves no token to choose"),
+        (np.full(VOCAB, np.nan, np.float32), "or returned NaN"),
+    ],
+)
+def test_what_a_processor_returns_is_checked(result: Any, problem: str) -> None:
+    processor = LogitsProcessor()
+    processor.process = lambda token_ids, logits: result  # type: ignore[method-assign]
+    with pytest.raises(RequestError, match=problem):
+        process_logits(row(), request_after([], {}, token_mask=processor))

@@ -28,6 +28,10 @@ class Linear(Op):
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x", "float")
 
+    @property
+    def row_operands(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("weight",) if self.transpose_b else ()
+
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight = shapes[0], shapes[1]
         require(len(x) >= 2, f"x must have at least two dimensions, not {shape_text(x)}")
@@ -67,6 +71,7 @@ class LinearSwiglu(Op):
     has_bias: bool = False
 
     input_names = ("x", "weight", "bias")
+    row_operands = ("weight",)
     input_dtypes = ("float", "x", "float")
     backends = Op.backends - {"atb"}
 
@@ -116,6 +121,7 @@ class MergedLinear(Op):
     has_bias: bool = False
 
     input_names = ("x", "weights", "biases")
+    row_operands = ("weights",)
     input_dtypes = ("float", "x", "float")
     backends = Op.backends - {"atb"}
 
@@ -154,6 +160,7 @@ class SplitLinear(Op):
     has_bias: bool = False
 
     input_names = ("x", "weight", "bias")
+    row_operands = ("weight",)
     input_dtypes = ("float", "x", "float")
     backends = Op.backends - {"atb"}
 

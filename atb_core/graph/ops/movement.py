@@ -26,6 +26,10 @@ class Gather(Op):
     input_names = ("x", "indices")
     input_dtypes = ("any", "int32|int64")
 
+    @property
+    def row_operands(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("x",) if self.axis == 0 else ()
+
     def resolve(self, *shapes: Shape) -> Op:
         return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from atb_core.errors import GraphError, PluginError
 from atb_core.extensions import Contribution, Extensions
@@ -21,8 +20,6 @@ from atb_core.graph.passes.fusions import fuse_add_rms_norm, fuse_linear_swiglu,
 from atb_core.graph.passes.linears import fuse_split_linear, merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
 from atb_core.graph.verify import verify
-
-PassFunction: TypeAlias = Callable[[Network], Network]
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,12 @@ class Pass:
     """
 
     name: str
-    run: PassFunction
+    run: Callable[[Network], Network]
     makes: str | None = None
 
 
 def pass_problem(item: Pass) -> str | None:
     """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
-    if not callable(item.run):
-        return f"the pass {item.name!r} runs {item.run!r}, which is not a function of a network"
     if item.makes is not None and not isinstance(item.makes, str):
         return f"the pass {item.name!r} makes {item.makes!r}, which is not the name of an op"
     return None
@@ -86,7 +81,7 @@ def _fusions() -> list[Pass]:
     return [*fusions, _LAST_FUSION]
 
 
-def _guarded(contribution: Contribution[Pass]) -> PassFunction:
+def _guarded(contribution: Contribution[Pass]) -> Callable[[Network], Network]:
     """Returns a plugin's pass that leaves the network as it was if it fails or makes an illegal network."""
     fusion = contribution.value
 

@@ -21,7 +21,6 @@ from atb_core.errors import (
     WeightsError,
     error_text,
 )
-from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.adapters import BASE_NAMES, adapter_manager
 from atb_core.features.hidden_states import HiddenStates
@@ -52,6 +51,7 @@ from atb_core.models.runtime.weight_loading import (
     stream_weights,
 )
 from atb_core.nn.distributed.distributed import recording_in
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader

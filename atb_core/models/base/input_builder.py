@@ -3,6 +3,6 @@
 
 from functools import partial
 
-from atb_core.extensions import of_distribution
+from atb_core.distributions import of_distribution
 
 __getattr__ = partial(of_distribution, "atb_ops.input_builder")

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import ConfigError, TokenizerError
-from atb_core.extensions import plugin_errors
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.ported_router import PortedRouter
 from atb_core.models.families import CONFIGS, MODELS, ROUTERS, families, model_type_of
+from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint, FormatRules

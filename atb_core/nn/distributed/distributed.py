@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from atb_core.distributions import of_distribution
 from atb_core.errors import AtbError, EngineError
-from atb_core.extensions import of_distribution
 from atb_core.graph.ops.comm import AllReduceType
 from atb_core.graph.tensor import Tensor
 

@@ -235,7 +235,8 @@ def test_dequantize_refuses_bits_of_scales_and_quantized_linear_integers_as_resu
 
 
 def test_the_names_of_the_original_lead_to_the_methods() -> None:
-    from atb_quant.linear_method import LINEAR_METHOD_ROUTER, InferenceMode, QuantTypeV3
+    from atb_core.layers import InferenceMode
+    from atb_quant.linear_method import LINEAR_METHOD_ROUTER, QuantTypeV3
 
     found = {kind.value: modes[InferenceMode.ANY].__name__ for kind, modes in LINEAR_METHOD_ROUTER.items()}
     assert found == {

@@ -19,12 +19,12 @@ PRIVATE = {
         "from atb_core.runner.sampler import Sampler",
         "atb_core.runner.sampler.Sampler",
     ),
-    "a private module as a name": ("from atb_core import engine", "atb_core.engine"),
+    "a private module as a name": ("from atb_core import settings", "atb_core.settings"),
     "everything": ("from atb_core.nn.functional import *", "atb_core.nn.functional.*"),
     "inside a function": ("def f():\n    from atb_core.engine import cpu", "atb_core.engine.cpu"),
     "for the type checker": (
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from atb_core.engine.base import Backend",
-        "atb_core.engine.base.Backend",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from atb_core.engine.native import NativeBackend",
+        "atb_core.engine.native.NativeBackend",
     ),
     "by attribute": ("import atb_core\nx = atb_core.runner.sampler.Sampler", "atb_core.runner.sampler"),
     "by attribute of a public module": (

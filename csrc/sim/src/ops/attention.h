@@ -6,9 +6,22 @@
 #include <functional>
 #include <vector>
 
+#include "ops/reject.h"
 #include "ops/shapes.h"
 
 namespace atb::sim {
+
+// Refuses parameters of an attention whose heads do not go together, or that ask for what is `missing`, if anything.
+template <typename Param>
+Status check_attention(const char* name, const Param& param, const char* missing) {
+  const int heads = param.headNum, kv_heads = param.kvHeadNum;
+  ATB_SIM_TRY(check_reserved(name, param.rsv));
+  if (heads <= 0 || kv_heads < 0 || (kv_heads != 0 && heads % kv_heads != 0)) {
+    return reject(ERROR_INVALID_PARAM, name, ": headNum ", heads, " and kvHeadNum ", kv_heads, " do not go together");
+  }
+  if (missing == nullptr) return NO_ERROR;
+  return reject(ERROR_INVALID_PARAM, name, ": the simulator does not have ", missing);
+}
 
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;

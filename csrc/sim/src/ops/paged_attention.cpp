@@ -269,14 +269,7 @@ const char* missing(const Param& p) {
 }  // namespace
 
 Status make_rules(const Param& param, std::unique_ptr<OpRules>& rules) {
-  ATB_SIM_TRY(check_reserved(kName, param.rsv));
-  if (param.headNum <= 0 || param.kvHeadNum < 0 || (param.kvHeadNum != 0 && param.headNum % param.kvHeadNum != 0)) {
-    return reject(ERROR_INVALID_PARAM, kName, ": headNum ", param.headNum, " and kvHeadNum ", param.kvHeadNum,
-                  " do not go together");
-  }
-  if (const char* what = missing(param)) {
-    return reject(ERROR_INVALID_PARAM, kName, ": the simulator does not have ", what);
-  }
+  ATB_SIM_TRY(check_attention(kName, param, missing(param)));
   const bool spec = param.calcType == Param::CALC_TYPE_SPEC;
   const bool free = param.maskType == Param::MASK_TYPE_MASK_FREE;
   if (spec && param.maskType == Param::UNDEFINED && family() != Family::i310p) {

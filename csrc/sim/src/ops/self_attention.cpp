@@ -255,14 +255,7 @@ const char* missing(const SelfAttentionParam& p) {
 }  // namespace
 
 Status make_rules(const SelfAttentionParam& param, std::unique_ptr<OpRules>& rules) {
-  ATB_SIM_TRY(check_reserved(kName, param.rsv));
-  if (param.headNum <= 0 || param.kvHeadNum < 0 || (param.kvHeadNum != 0 && param.headNum % param.kvHeadNum != 0)) {
-    return reject(ERROR_INVALID_PARAM, kName, ": headNum ", param.headNum, " and kvHeadNum ", param.kvHeadNum,
-                  " do not go together");
-  }
-  if (const char* what = missing(param)) {
-    return reject(ERROR_INVALID_PARAM, kName, ": the simulator does not have ", what);
-  }
+  ATB_SIM_TRY(check_attention(kName, param, missing(param)));
   if (param.kvcacheCfg != SelfAttentionParam::K_CACHE_V_CACHE) {
     return reject(ERROR_INVALID_PARAM, kName, ": PA_ENCODER has no cache to bypass");
   }

@@ -24,7 +24,7 @@ from typing import Final
 import click
 
 from atb_core.errors import AtbError, error_text, printable
-from atb_core.extensions import blame, plugin_error
+from atb_core.plugin_errors import blame, plugin_error
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
-from atb_cli.options import OutputFile, model_argument
+from atb_cli.options import BackendName, OutputFile, model_argument
 from atb_cli.output import note, say, writing
 from atb_cli.show import open_model
 from atb_core.errors import AtbError
-from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.graph import Network, Node
@@ -43,7 +42,7 @@ features_option = click.option("--features", default="", metavar="A,B",
                                " plugins.")  # fmt: skip
 layers_option = click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
                              help="Decoder layers to show, with what is outside of them; ':' shows all.")  # fmt: skip
-backend_option = click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
+backend_option = click.option("--backend", type=BackendName(), default="cpu", show_default=True,
                               help="The engine that the graph is prepared for.")  # fmt: skip
 
 

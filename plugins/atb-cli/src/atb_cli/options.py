@@ -59,6 +59,20 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     return value
 
 
+class BackendName(click.Choice[str]):
+    """The name of a backend: help lists those of this project, and those of plugins are taken, too."""
+
+    def __init__(self, *others: str) -> None:
+        super().__init__((*others, *BACKENDS))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses the names that nobody has."""
+        from atb_core.engine import MAKERS
+
+        is_known = value in self.choices or any(value == each.value.name for each in MAKERS.all())
+        return str(value) if is_known else super().convert(value, param, ctx)
+
+
 class OutputFile(click.Path):
     """A file to write, whose folder has to be there before the work begins."""
 
@@ -111,7 +125,7 @@ def _group(ctx: click.Context, param: click.Parameter, value: int) -> int:
     """Runs this process as one of a group, until rank 0 ends it, if a launcher has started it as another rank."""
     rank, world_size = launched()
     if rank and not ctx.resilient_parsing:
-        from atb_core.extensions import needed_package
+        from atb_core.distributions import needed_package
 
         needed_package("atb_parallel", "a group of processes needs").follow(rank, world_size)
         ctx.exit()
@@ -160,7 +174,7 @@ kv_cache_dtype_option = click.option(
 )  # fmt: skip
 
 model_options = _options(
-    click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
+    click.option("--backend", type=BackendName("auto"), default="auto", show_default=True,
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),

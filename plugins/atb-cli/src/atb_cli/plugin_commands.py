@@ -12,8 +12,9 @@ from typing import Any, Final
 import click
 
 from atb_core.errors import PluginError
-from atb_core.extensions import Contribution, Extensions, plugin_error
+from atb_core.extensions import Contribution, Extensions
 from atb_core.names import pip_install
+from atb_core.plugin_errors import plugin_error
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 

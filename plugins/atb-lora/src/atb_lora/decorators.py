@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from atb_core.errors import RequestError
 from atb_core.features.adapters import BASE_NAMES
-from atb_core.features.base import BASE_FEATURES, FeatureDecorator
+from atb_core.features.base import BASE_FEATURES, Arrays, FeatureDecorator
 from atb_core.graph.arrays import Array, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
@@ -99,13 +99,7 @@ class SingleLoraDecorator(LoraDecorator):
         chosen = _chosen(meta.adapter_ids)
         return len(chosen) == 1 and None not in chosen
 
-    def modify_inputs(
-        self,
-        inputs: MutableMapping[str, Array],
-        outputs: MutableMapping[str, Array],
-        runtime_params: MutableMapping[str, Array],
-        meta: Step,
-    ) -> None:
+    def modify_inputs(self, inputs: Arrays, outputs: Arrays, runtime_params: Arrays, meta: Step) -> None:
         """Adds the adapter's slot."""
         (adapter,) = self._adapters(meta)[:1]
         if self.manager.is_grouped and adapter is not None:
@@ -135,13 +129,7 @@ class MultiLoraDecorator(LoraDecorator):
             "adapter there, or none"
         )
 
-    def modify_inputs(
-        self,
-        inputs: MutableMapping[str, Array],
-        outputs: MutableMapping[str, Array],
-        runtime_params: MutableMapping[str, Array],
-        meta: Step,
-    ) -> None:
+    def modify_inputs(self, inputs: Arrays, outputs: Arrays, runtime_params: Arrays, meta: Step) -> None:
         """Adds the slot of each token."""
         adapters = self._adapters(meta)
         slots = self.manager.place(each for each in adapters if each is not None)

@@ -15,11 +15,11 @@ import numpy as np
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
 from atb_core.errors import AtbError, EngineError, RequestError, error_text
-from atb_core.extensions import plugin_errors
 from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import HostArray
 from atb_core.models.base.router import router_of
+from atb_core.plugin_errors import plugin_errors
 from atb_core.runner.kv_cache import CacheLayout, PagedCache, allocate
 from atb_core.runner.model_loading import config_with_dtype, load_model
 from atb_parallel.channel import Channel, Kind, Message, unpacked

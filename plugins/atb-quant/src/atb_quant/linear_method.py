@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from atb_core.graph import DataType, Tensor
+from atb_core.layers import InferenceMode
 from atb_core.nn import Parameter
 from atb_quant.functions import quantize_per_channel, quantize_per_token, quantized_linear
 
@@ -24,14 +25,6 @@ class QuantTypeV3(str, Enum):
     W8A8 = "W8A8"
     W8A8_DYNAMIC = "W8A8_DYNAMIC"
     W8A8_MIX = "W8A8_MIX"
-
-
-class InferenceMode(str, Enum):
-    """The steps for which a method is."""
-
-    PREFILL = "prefill"
-    DECODE = "decode"
-    ANY = "any"
 
 
 class LinearMethodBase(ABC):

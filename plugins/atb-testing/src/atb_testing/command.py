@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import model_argument
+from atb_cli.options import BackendName, model_argument
 from atb_cli.output import note, size_text
-from atb_core.engine import BACKENDS, get_backend
+from atb_core.engine import get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
 from atb_testing.ascend.command import ascend
@@ -31,7 +31,7 @@ class VerificationError(AtbError):
 @click.command("verify")
 @model_argument
 @click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
-              type=click.Choice(BACKENDS), help="Backend to compare; may be given several times.")  # fmt: skip
+              type=BackendName(), help="Backend to compare; may be given several times.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
               help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
 @click.option("--longest", type=click.IntRange(min=33), default=8192, show_default=True, metavar="N",

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from atb_cli.options import finite, load_runner, model_argument
+from atb_cli.options import BackendName, finite, load_runner, model_argument
 from atb_cli.output import note, say
 from atb_core.errors import AtbError
-from atb_core.names import BACKENDS, DTYPES, QUANTIZATIONS
+from atb_core.names import DTYPES, QUANTIZATIONS
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _DUMP = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -33,7 +33,7 @@ class PartedError(AtbError):
 @click.option("--token-ids", metavar="IDS", help="Tokens instead of a text, separated by commas.")
 @click.option("--decode", "decoded", type=click.IntRange(min=0), default=1, show_default=True, metavar="N",
               help="Tokens at the end of the prompt that run one by one.")  # fmt: skip
-@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True, help="What runs the graphs.")
+@click.option("--backend", type=BackendName(), default="cpu", show_default=True, help="What runs the graphs.")
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Element type; auto takes the checkpoint's.")  # fmt: skip
 @click.option("--quantization", type=click.Choice(QUANTIZATIONS),
