@@ -142,16 +142,16 @@ struct Cache {
   }
 };
 
-// Decodes over packed caches, of which what nobody wrote is NaN, and compares with `expected`. Each level has an order of
-// its own.
-void check_packed(const Sequences& s, const Cache& cache, cpu::PagedAttentionArgs args, Array& out,
-                  ScratchSize scratch) {
-  const Array expected = out;
-  Array k = cache.k, v = cache.v;
-  for (Array* each : {&k, &v}) each->fill([](int64_t) { return NAN; });
+// Decodes over packed caches, of which what nobody wrote is `unwritten`, and compares with `expected`. Each level has an
+// order of its own.
+void check_packed_beside(const Sequences& s, const Cache& cache, cpu::PagedAttentionArgs args, const Array& expected,
+                         ScratchSize scratch, double unwritten) {
+  Array k = cache.k, v = cache.v, out = expected;
+  for (Array* each : {&k, &v}) each->fill([=](int64_t) { return unwritten; });
   const Array no_k = k, no_v = v;
   args.k_cache = k;
   args.v_cache = v;
+  args.out = out;
   args.packed_kv = true;
   for (const Isa isa : cpu::supported_isas())
     for (const int threads : {1, 2, 3}) {
@@ -163,6 +163,13 @@ void check_packed(const Sequences& s, const Cache& cache, cpu::PagedAttentionArg
       CHECK(!run(isa, threads, &KernelTable::paged_attention, args, scratch).has_value());
       CHECK(k.guards_intact() && v.guards_intact() && out.same_bits(expected));
     }
+}
+
+// Weights of zero hide finite values, but no others.
+void check_packed(const Sequences& s, const Cache& cache, const cpu::PagedAttentionArgs& args, const Array& expected,
+                  ScratchSize scratch) {
+  for (const double unwritten : {-1e30, static_cast<double>(NAN)})
+    check_packed_beside(s, cache, args, expected, scratch, unwritten);
 }
 
 // Decoding the last n tokens of each sequence (n may be zero), compared with the rows of the prefill.

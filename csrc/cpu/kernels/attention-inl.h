@@ -182,15 +182,15 @@ class Attention {
     const std::byte* keys = keys_of(kv, now, prefetch);
     const std::byte* values = values_of(kv, now, prefetch);
     // Integers are finite; their scales are in the weights.
-    if (fewest == now.n || kHasScales<E> || values_are_finite(job_.products, values, kv.dv, now.n)) {
+    if (fewest == now.n || kHasScales<E> || values_are_finite(job_.products, values, kv.dv, 0, now.n)) {
       multiply_tile(row_count(unit), tile, {keys, values}, rows(layout_.depth, first), prefetch);
     } else {
       multiply_by_depth(row_count(unit), kv, tile, now, keys, rows(layout_.chosen, first));
     }
   }
 
-  // Return the packed keys and values of a tile. Positions from now.n on are zeros in the step in which the others end,
-  // except for keys in a packed cache: their scores are not looked at.
+  // Return the packed keys and values of a tile. Positions from now.n on are zeros in the step in which the others end. In
+  // a packed cache they are what is there: scores of these keys are not looked at, and finite values get weights of zero.
   const std::byte* keys_of(const KeyValues<E>& kv, Places now, Prefetch<E>& prefetch) const {
     if (kv.packed) return reinterpret_cast<const std::byte*>(kv.keys + now.at[0] * kv.key_stride);
     pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
@@ -200,7 +200,7 @@ class Attention {
     std::byte* own = bytes(layout_.values);
     if (kv.packed) {
       const auto* tile = reinterpret_cast<const std::byte*>(kv.values + now.at[0] * kv.value_stride);
-      if (now.n % kStep == 0) return tile;
+      if (now.n % kStep == 0 || values_are_finite(job_.products, tile, kv.dv, now.n, now.n)) return tile;
       copy_packed_values(job_.products, tile, kv.dv, now.n, own);
     } else {
       pack_values<T>(kv, job_.products, now, prefetch, own);

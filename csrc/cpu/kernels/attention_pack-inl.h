@@ -307,16 +307,18 @@ inline void pack_values(const KeyValues<E>& kv, const Products& products, Places
   }
 }
 
-// Returns true if the packed values of n positions hold neither infinities nor NaNs: then a weight of zero hides a position.
-// The step in which they end is whole.
-inline bool values_are_finite(const Products& products, const std::byte* packed, int64_t dv, int n) {
+// Returns true if the packed values of positions [begin, end) hold neither infinities nor NaNs: then a weight of zero hides
+// a position. The steps in which they begin and end are whole.
+inline bool values_are_finite(const Products& products, const std::byte* packed, int64_t dv, int begin, int end) {
   constexpr uint32_t kLow = 0x7f80, kHigh = kLow << 16;  // exponents of bf16; the high one is also that of float32
   const uint32_t low = products.packing == Packing::floats ? 0 : kLow;
-  const size_t count = static_cast<size_t>(steps_of(n)) * kPairBlocks * products.block_step() / sizeof(uint32_t);
+  const size_t step = kPairBlocks * products.block_step();
+  const int64_t first = begin / kStep, count = (steps_of(end) - first) * static_cast<int64_t>(step / sizeof(uint32_t));
+  packed += static_cast<size_t>(first) * step;
   uint32_t found = 0;
   for (int64_t c = 0; c < dv; c += kStep, packed += products.pair_bytes(kTile)) {
     const auto* words = reinterpret_cast<const uint32_t*>(packed);
-    for (size_t i = 0; i < count; ++i)
+    for (int64_t i = 0; i < count; ++i)
       found |= ((words[i] & kHigh) == kHigh ? 1U : 0U) | ((words[i] & low) == kLow ? 1U : 0U);
   }
   return found == 0;
