@@ -26,7 +26,7 @@ _MAX_DEPTH = 64
 _MAX_CHOICES = 1024
 # llguidance counts work instead of time: about 50 000 units a millisecond when a grammar is read, 14 000 in a step.
 _LIMITS = LLParserLimits(
-    initial_lexer_fuel=5_000_000, step_lexer_fuel=1_000_000, max_lexer_states=50_000, max_grammar_size=100_000
+    initial_lexer_fuel=1_000_000, step_lexer_fuel=1_000_000, max_lexer_states=50_000, max_grammar_size=100_000
 )
 # Between the parts of JSON: a space, or a line break with indentation. A model that goes on with white space, of which
 # JSON allows any amount, would write nothing else until its last token.
