@@ -59,7 +59,8 @@ def test_a_browser_chats_stops_and_changes_the_language(make_server: Callable[..
         browser.wait("document.querySelector('.assistant .facts') !== null")
         # Text of the model is text and no markup.
         assert browser.run("document.querySelector('.assistant .text').textContent") == "Hello <b>there</b>"
-        assert "3 tokens" in browser.run("document.querySelector('.assistant .facts').textContent")
+        facts = browser.run("document.querySelector('.assistant .facts').textContent")
+        assert "3 tokens" in facts and facts == browser.run("document.getElementById('speed').textContent")
         assert browser.run("document.getElementById('status').textContent") == "Answer complete"
 
         browser.run("document.getElementById('language').click()")
