@@ -48,7 +48,11 @@ def type_and_send(browser: Browser, text: str) -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_a_browser_chats_stops_and_changes_the_language(make_server: Callable[..., Any], browser: Browser) -> None:
-    scripts = {"[greet]": ["Hello", " <b>there</b>"], "[long]": [f"{number} " for number in range(400)]}
+    scripts = {
+        "[greet]": ["Hello", " <b>there</b>"],
+        "[code]": ["So:\n", "```py\nif a:\n", "  b\n", "```\n", "Done"],
+        "[long]": [f"{number} " for number in range(400)],
+    }
     with make_server(scripts) as served:
         browser.ask("Page.navigate", url=served.url + "/")
         browser.wait("document.readyState === 'complete' && document.getElementById('version').textContent !== ''")
@@ -62,6 +66,11 @@ def test_a_browser_chats_stops_and_changes_the_language(make_server: Callable[..
         facts = browser.run("document.querySelector('.assistant .facts').textContent")
         assert "3 tokens" in facts and facts == browser.run("document.getElementById('speed').textContent")
         assert browser.run("document.getElementById('status').textContent") == "Answer complete"
+
+        type_and_send(browser, "[code]")
+        browser.wait("document.querySelectorAll('.assistant .facts').length === 2")
+        blocks = "[...document.querySelectorAll('.assistant:last-child .text > *')].map(e => e.tagName + e.textContent)"
+        assert browser.run(blocks) == ["SPANSo:\n", "PREif a:\n  b", "SPANDone"]
 
         browser.run("document.getElementById('language').click()")
         assert browser.run("document.documentElement.lang") == "zh"
