@@ -149,28 +149,32 @@ float spec(const float* x, const Matrix& w, int64_t row) {
     const int64_t start = first / layout.step * layout.step;
     const QuantStep step = w.step(row, start);
     const int at = static_cast<int>(first - start), g = at / 32;
-    const int sum = product(group, step, layout.zero, at, 0, size);
-    const auto add = [&](int64_t integer, float scale) { acc = std::fma(static_cast<float>(integer), scale, acc); };
+    const auto sum_of = [&](int begin, int end) {
+      return static_cast<float>(product(group, step, layout.zero, at, begin, end));
+    };
+    const auto x = static_cast<float>(total(group));
+    float value = sum_of(0, size);
     switch (layout.scales) {
       case QuantScales::channels:
-        add(sum, group.scale);
         break;
       case QuantScales::halves:
-        add(sum, half_to_float(step.half_scale[g]) * group.scale);
-        if (layout.minimum) add(total(group), half_to_float(step.half_min[g]) * group.scale);
+        value *= half_to_float(step.half_scale[g]);
+        if (layout.minimum) value = std::fma(x, half_to_float(step.half_min[g]), value);
         break;
       case QuantScales::super_32:
-        add(step.scale[g] * sum, half_to_float(step.half_scale[0]) * group.scale);
-        add(-step.min[g] * total(group), half_to_float(step.half_min[0]) * group.scale);
+        value *= half_to_float(step.half_scale[0]) * step.scale[g];
+        value = std::fma(x, -(half_to_float(step.half_min[0]) * step.min[g]), value);
         break;
-      case QuantScales::super_16:
-        add(static_cast<int8_t>(step.scale[2 * g]) * product(group, step, layout.zero, at, 0, 16) +
-                static_cast<int8_t>(step.scale[2 * g + 1]) * product(group, step, layout.zero, at, 16, 32),
-            half_to_float(step.half_scale[0]) * group.scale);
+      case QuantScales::super_16: {
+        const float outer = half_to_float(step.half_scale[0]);
+        value = std::fma(sum_of(16, 32), outer * static_cast<int8_t>(step.scale[2 * g + 1]),
+                         sum_of(0, 16) * (outer * static_cast<int8_t>(step.scale[2 * g])));
         break;
+      }
       case QuantScales::integers:  // of no format
         break;
     }
+    acc = std::fma(value, group.scale, acc);
   }
   return layout.scales == QuantScales::channels ? acc * w.channel(row) : acc;
 }

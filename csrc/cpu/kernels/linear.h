@@ -16,9 +16,9 @@
 //   acc = 0
 //   for each group, ascending:
 //     int8:          acc = fma(I, t, acc)
-//     halves:        acc = fma(I, s t, acc)                          with a minimum: then acc = fma(X, m t, acc)
-//     super_32:      acc = fma(c I, d t, acc), acc = fma(-b X, e t, acc)
-//     super_16:      acc = fma(c I + c' I', d t, acc)                I and I' of the halves of the group
+//     halves:        acc = fma(I s, t, acc)                          with a minimum: fma(X, m, I s) for I s
+//     super_32:      acc = fma(fma(X, -(e b), I (d c)), t, acc)
+//     super_16:      acc = fma(fma(I', d c', I (d c)), t, acc)       I and I' of the halves of the group
 //   y = round(acc + bias)           (int8: acc s instead of acc)
 //
 // x and weights of int8: the sum I over all of k is exact, and the bias is an int32 that is added to it modulo 2^32:

@@ -16,7 +16,8 @@
 #include "cpu/kernels/quant.h"
 #include "cpu/kernels/vec_types.h"
 
-#if defined(__clang__)
+#if defined(ATB_QUANT_UNROLL)  // by the source file
+#elif defined(__clang__)
 #define ATB_QUANT_UNROLL _Pragma("unroll")
 #else
 #define ATB_QUANT_UNROLL _Pragma("GCC unroll 16")
@@ -103,6 +104,27 @@ inline B64 weight_word(const std::byte* step, int sub) {
   }
 }
 
+// The scales of a block's columns for a group: of its integers, and the other factor, which is the minimum for the sum of
+// the row's integers, or the scale of the second half.
+template <QuantLayout L>
+struct GroupScales {
+  F16 scale, other;
+
+  // Those of group `sub` of a step whose scales begin at `scales`.
+  __attribute__((always_inline)) static inline GroupScales at(const std::byte* scales, int sub) {
+    const auto* halves = reinterpret_cast<const Half*>(scales);
+    if constexpr (L.scales == QuantScales::halves) {
+      return {load(halves + sub * 16), L.minimum ? load(halves + (L.step / 32 + sub) * 16) : zero()};
+    }
+    const F16 outer = load(halves + 128);
+    if constexpr (L.scales == QuantScales::super_16) {
+      return {outer * to_float(load_i8(scales + 2 * sub * 16)), outer * to_float(load_i8(scales + (2 * sub + 1) * 16))};
+    }
+    return {outer * to_float(load_u8(scales + sub * 16)),
+            neg(load(halves + 144) * to_float(load_u8(scales + (8 + sub) * 16)))};
+  }
+};
+
 // NB of the blocks of a tile.
 template <QuantLayout L, int MR, int NB, int TileBlocks>
 struct QuantTile {
@@ -186,9 +208,9 @@ struct QuantTile {
     }
   }
 
-  void add(int r, int b, const I16& sum, const F16& scale) const {
-    store(at(r, b), fma(to_float(sum), scale, load(at(r, b))));
-  }
+  // Adds what the weights of a group give, times the scale of the row's integers.
+  void add(int r, int b, const F16& value, float own) const { store(at(r, b), fma(value, set1(own), load(at(r, b)))); }
+  F16 total(int r, int sub) const { return to_float(int_set1(row(r).sum[sub])); }
 
   __attribute__((always_inline)) inline void channels() const {
     I16 sum[MR][NB];
@@ -202,8 +224,7 @@ struct QuantTile {
       return;
     }
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-      const F16 scale = set1(row(r).scale[0]);
-      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) add(r, b, sum[r][b], scale);
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) add(r, b, to_float(sum[r][b]), row(r).scale[0]);
     }
   }
 
@@ -212,13 +233,10 @@ struct QuantTile {
     begin(sum, sub);
     words_of<0, 8>(sum, sub);
     ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
-      const auto* scales = reinterpret_cast<const Half*>(w[b] + kScales);
-      const F16 scale = load(scales + sub * 16);
-      const F16 minimum = L.minimum ? load(scales + (L.step / 32 + sub) * 16) : zero();
+      const auto of = GroupScales<L>::at(w[b] + kScales, sub);
       ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-        const F16 own = set1(row(r).scale[sub]);
-        add(r, b, sum[r][b], scale * own);
-        if constexpr (L.minimum) add(r, b, int_set1(row(r).sum[sub]), minimum * own);
+        const F16 value = to_float(sum[r][b]) * of.scale;
+        add(r, b, L.minimum ? fma(total(r, sub), of.other, value) : value, row(r).scale[sub]);
       }
     }
   }
@@ -228,14 +246,9 @@ struct QuantTile {
     begin(sum, sub);
     words_of<0, 8>(sum, sub);
     ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
-      const std::byte* scales = w[b] + kScales;
-      const I16 c = load_u8(scales + sub * 16), e = load_u8(scales + (8 + sub) * 16);
-      const F16 outer = load(reinterpret_cast<const Half*>(scales + 256));
-      const F16 minimum = load(reinterpret_cast<const Half*>(scales + 288));
+      const auto of = GroupScales<L>::at(w[b] + kScales, sub);
       ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-        const F16 own = set1(row(r).scale[sub]);
-        add(r, b, c * sum[r][b], outer * own);
-        add(r, b, e * int_set1(-row(r).sum[sub]), minimum * own);
+        add(r, b, fma(total(r, sub), of.other, to_float(sum[r][b]) * of.scale), row(r).scale[sub]);
       }
     }
   }
@@ -247,11 +260,9 @@ struct QuantTile {
     begin(second, 2 * sub + 1);
     words_of<4, 4>(second, sub);
     ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
-      const std::byte* scales = w[b] + kScales;
-      const I16 c = load_i8(scales + 2 * sub * 16), d = load_i8(scales + (2 * sub + 1) * 16);
-      const F16 outer = load(reinterpret_cast<const Half*>(scales + 256));
+      const auto of = GroupScales<L>::at(w[b] + kScales, sub);
       ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-        add(r, b, c * first[r][b] + d * second[r][b], outer * set1(row(r).scale[sub]));
+        add(r, b, fma(to_float(second[r][b]), of.other, to_float(first[r][b]) * of.scale), row(r).scale[sub]);
       }
     }
   }
@@ -305,6 +316,13 @@ void multiply_quant_tile(const TileJob& job) {
   }
   multiply_quant_tile<L, MR, NB, MR == 1 ? 1 : NB>(job);
 }
+
+// What the tile shapes of levels have in common that keep sums in vector registers.
+struct VectorShapes {
+  static constexpr int kRowUnit = 1;
+  static void begin(int) {}
+  static void end() {}
+};
 
 }  // namespace
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
