@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times linear() over all linear layers of a 0.5-billion-parameter decoder: 24 layers and the output head, ~1
-// GB in bf16, so that no cache holds data of the previous pass. The products of int8 are those of W8A8.
-//   bench_linear [isa] [dtype] [threads] [passes] [rows...]
+// GB in bf16, so that no cache holds data of the previous pass. The products of the dtype i8 are those of W8A8; a format of
+// quantised weights, such as Q4_0, is multiplied by bf16.
+//   bench_linear [isa] [dtype or format] [threads] [passes] [rows...]
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -47,6 +48,7 @@ constexpr int64_t kVocabulary = 151936, kHidden = 896, kWidest = 4864;
 struct Bench {
   Isa isa;
   DataType dtype;
+  QuantFormat format;
   ThreadPool pool;
   std::vector<Layer> layers;
   size_t weight_bytes = 0;
@@ -57,8 +59,12 @@ struct Bench {
   // Makes room for so many bytes in one region, as the engine does: what ends in pages of 4 KiB is read slowly.
   void reserve(size_t bytes) { room = huge_pages(bytes); }
 
+  size_t weight_size(int64_t n, int64_t k) const {
+    return align_up(format == QuantFormat::none ? packed_bytes(isa, dtype, n, k) : quant_packed_bytes(format, n, k));
+  }
+
   void add(const char* name, int64_t n, int64_t k) {
-    const size_t bytes = align_up(packed_bytes(isa, dtype, n, k));
+    const size_t bytes = weight_size(n, k);
     std::byte* data = std::exchange(room, room + bytes);
     // Finite values in which all bits vary, because multipliers of constant bits need less power.
     uint32_t state = 1;
@@ -66,7 +72,7 @@ struct Bench {
       state = state * 1664525 + 1013904223;
       reinterpret_cast<uint32_t*>(data)[i] = dtype == DataType::i8 ? state : (state & 0x83ff83ff) | 0x30003000;
     }
-    layers.push_back({name, {dtype, n, k, data}});
+    layers.push_back({name, {dtype, n, k, data, 1, format}});
     weight_bytes += bytes;
     parameters += static_cast<double>(n) * static_cast<double>(k);
   }
@@ -80,7 +86,7 @@ struct Bench {
     static std::byte* memory = nullptr;
     static int64_t most = 0;
     static size_t most_memory = 0;
-    const ScratchSize scratch = linear_scratch(isa, dtype, m, kWidest);
+    const ScratchSize scratch = linear_scratch(isa, dtype, m, kWidest, format);
     if (m > most) {
       x = huge_pages(static_cast<size_t>(m * kWidest) * item);
       y = huge_pages(static_cast<size_t>(m * kVocabulary) * itemsize(out));
@@ -122,6 +128,7 @@ struct Bench {
     std::vector<double> seconds, each;
     pass(m);
     double by_name[5] = {}, size[5] = {};
+    const double item = static_cast<double>(weight_bytes) / parameters;
     for (int i = 0; i < passes; ++i) {
       seconds.push_back(pass(m, &each));
       for (size_t l = 0; l < layers.size(); ++l) {
@@ -138,7 +145,7 @@ struct Bench {
                 flops / best * 1e-12);
     for (size_t kind = 0; kind < 5; ++kind) {
       std::printf("        %-8s %6.2f GB/s %6.3f TFLOP/s\n", kind < 4 ? kShapes[kind].name : "head",
-                  size[kind] * static_cast<double>(itemsize(dtype)) / by_name[kind] * 1e-9,
+                  size[kind] * item / by_name[kind] * 1e-9,
                   2 * size[kind] * static_cast<double>(m) / by_name[kind] * 1e-12);
     }
     std::fflush(stdout);
@@ -155,19 +162,22 @@ int main(int argc, char** argv) {
     return 1;
   }
   const Isa isa = *wanted;
-  const DataType dtype = args.size() > 1 ? data_type_from_name(args[1]) : DataType::bf16;
+  const auto format = quant_format_from_name(args.size() > 1 ? args[1] : "").value_or(QuantFormat::none);
+  const bool quantised = format != QuantFormat::none;
+  const DataType dtype = args.size() > 1 && !quantised ? data_type_from_name(args[1]) : DataType::bf16;
   const int threads = args.size() > 2 ? std::stoi(args[2]) : 0;
   const int passes = args.size() > 3 ? std::stoi(args[3]) : 5;
-  Bench bench{isa, dtype, ThreadPool(resolve_num_threads(threads)), {}};
-  size_t bytes = align_up(packed_bytes(isa, dtype, kVocabulary, kHidden));
-  for (const auto& [name, n, k] : kShapes) bytes += kLayers * align_up(packed_bytes(isa, dtype, n, k));
+  Bench bench{isa, dtype, format, ThreadPool(resolve_num_threads(threads)), {}};
+  size_t bytes = bench.weight_size(kVocabulary, kHidden);
+  for (const auto& [name, n, k] : kShapes) bytes += kLayers * bench.weight_size(n, k);
   bench.reserve(bytes);
   for (int layer = 0; layer < kLayers; ++layer) {
     for (const auto& [name, n, k] : kShapes) bench.add(name, n, k);
   }
   bench.add("head", kVocabulary, kHidden);
   std::printf("%s %s, %d threads, %.2f GB of weights\n", std::string(name(isa)).c_str(),
-              std::string(name(dtype)).c_str(), bench.pool.size(), static_cast<double>(bench.weight_bytes) * 1e-9);
+              std::string(quantised ? name(format) : name(dtype)).c_str(), bench.pool.size(),
+              static_cast<double>(bench.weight_bytes) * 1e-9);
   std::vector<int64_t> rows = {1, 2, 4, 8, 16, 64, 512};
   if (args.size() > 4) {
     rows.clear();

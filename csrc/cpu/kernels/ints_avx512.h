@@ -19,6 +19,8 @@ struct B64 {
 };
 
 inline B64 load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_bytes(std::byte* p, B64 a) { _mm512_storeu_si512(p, a.v); }
+inline B64 minus(B64 a, int b) { return {_mm512_sub_epi8(a.v, _mm512_set1_epi8(static_cast<char>(b)))}; }
 inline B64 operator|(B64 a, B64 b) { return {_mm512_or_si512(a.v, b.v)}; }
 inline B64 low_nibbles(B64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline B64 high_nibbles(B64 a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }

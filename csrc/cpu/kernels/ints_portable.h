@@ -34,6 +34,11 @@ inline I16 each_int(Op op) {
   return r;
 }
 
+inline void store_bytes(std::byte* p, const B64& a) { std::memcpy(p, a.v, sizeof a.v); }
+// Modulo 2^8.
+inline B64 minus(const B64& a, int b) {
+  return each_byte([&](int i) { return a.v[i] - b; });
+}
 inline B64 operator|(const B64& a, const B64& b) {
   return each_byte([&](int i) { return a.v[i] | b.v[i]; });
 }

@@ -324,8 +324,9 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
     case Isa::avx512:
       return quant_kernel_avx512(dtype, format);
     case Isa::avx512_bf16:
-    case Isa::amx:
       return quant_kernel_avx512_bf16(dtype, format);
+    case Isa::amx:
+      return quant_kernel_amx(dtype, format);
 #elif defined(__aarch64__)
     case Isa::neon:
       return quant_kernel_neon(dtype, format);
@@ -334,6 +335,8 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
     case Isa::neon_bf16:
       return quant_kernel_neon_bf16(dtype, format);
 #endif
+    case Isa::amx_emulated:
+      return quant_kernel_amx_emulated(dtype, format);
     default:
       return quant_kernel_portable(dtype, format);
   }

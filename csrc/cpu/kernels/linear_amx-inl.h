@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AMX kernel, written on a type Tiles that has the tile operations: the instructions in linear_amx.cpp,
-// plain C++ in linear_amx_emulated.cpp. Include after the level's vec_*.h and ints_*.h.
+// The AMX kernel, written on a type Tiles that has the tile operations: the instructions (tiles_amx.h) or
+// plain C++ (tiles_emulated.h). Include after the level's vec_*.h and ints_*.h.
 //
 // A row tile is up to 16 rows x 32 elements, a weight tile one block step, an accumulator tile 16 rows x 16
 // columns. A step of int8 has 64 elements. Eight tile registers: two row tiles x two blocks = 4 accumulators, 2 row tiles, 2 weight tiles, so
@@ -14,13 +14,11 @@
 #include "cpu/kernels/linear_finish-inl.h"
 #include "cpu/kernels/linear_finish_ints-inl.h"
 #include "cpu/kernels/linear_kernel.h"
+#include "cpu/kernels/tiles.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
-inline constexpr size_t kTileRowBytes = 64;
-inline constexpr size_t kTileBytes = 1024;  // of a weight tile, which always has 16 rows
-inline constexpr int kTileRows = 16;
 inline constexpr size_t kAccRowBytes = kPairBlocks * kTileRowBytes;
 
 // Fetches weights `ahead` of those of a step.

@@ -120,5 +120,7 @@ const LinearKernel* quant_kernel_neon_bf16(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx2(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx512(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx512_bf16(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_amx(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_amx_emulated(DataType dtype, QuantFormat format);
 
 }  // namespace atb_core::cpu

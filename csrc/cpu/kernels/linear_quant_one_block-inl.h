@@ -8,23 +8,26 @@
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
-constexpr int kQuantRows = ATB_QUANT_ROWS;
-int quant_blocks(int rows) { return rows == 1 ? 2 : 1; }
+struct QuantShapes : VectorShapes {
+  static constexpr int kRows = ATB_QUANT_ROWS;
+  static int blocks(int rows) { return rows == 1 ? 2 : 1; }
 
-// A tile of one block and as many rows as the job has, at most `Rows`.
-template <QuantLayout L, int Rows>
-void multiply_block(const TileJob& job) {
-  if constexpr (Rows > 1) {
-    if (job.rows < Rows) return multiply_block<L, Rows - 1>(job);
+  template <QuantLayout L>
+  static void multiply(const TileJob& job) {
+    if (job.blocks == 2) return multiply_quant_tile<L, 1, 2>(job);
+    multiply_block<L, kRows>(job);
   }
-  multiply_quant_tile<L, Rows, 1>(job);
-}
 
-template <QuantLayout L>
-void multiply_quant(const TileJob& job) {
-  if (job.blocks == 2) return multiply_quant_tile<L, 1, 2>(job);
-  multiply_block<L, kQuantRows>(job);
-}
+ private:
+  // A tile of one block and as many rows as the job has, at most `Rows`.
+  template <QuantLayout L, int Rows>
+  static void multiply_block(const TileJob& job) {
+    if constexpr (Rows > 1) {
+      if (job.rows < Rows) return multiply_block<L, Rows - 1>(job);
+    }
+    multiply_quant_tile<L, Rows, 1>(job);
+  }
+};
 
 }  // namespace
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -10,14 +10,16 @@ namespace atb_core::cpu {
 namespace portable {
 namespace {
 
-constexpr int kQuantRows = 2;
-int quant_blocks(int) { return 1; }
+struct QuantShapes : VectorShapes {
+  static constexpr int kRows = 2;
+  static int blocks(int) { return 1; }
 
-template <QuantLayout L>
-void multiply_quant(const TileJob& job) {
-  constexpr void (*kTiles[])(const TileJob&) = {multiply_quant_tile<L, 1, 1>, multiply_quant_tile<L, 2, 1>};
-  kTiles[job.rows - 1](job);
-}
+  template <QuantLayout L>
+  static void multiply(const TileJob& job) {
+    constexpr void (*kTiles[])(const TileJob&) = {multiply_quant_tile<L, 1, 1>, multiply_quant_tile<L, 2, 1>};
+    kTiles[job.rows - 1](job);
+  }
+};
 
 }  // namespace
 }  // namespace portable

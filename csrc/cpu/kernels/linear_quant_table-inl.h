@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of a level for quantised weights. The source file first defines kQuantRows, quant_blocks and
-// multiply_quant, its tile shapes.
+// The kernels of a level for quantised weights. The source file first defines QuantShapes, its tile shapes.
 #pragma once
 
 #include "cpu/kernels/linear_finish-inl.h"
@@ -25,37 +24,35 @@ void finish_quant(const FinishJob& job) {
   finish(job);
 }
 
-inline void no_quant_setup(int) {}
-inline void no_quant_teardown() {}
-
 template <typename T, QuantLayout L>
 constexpr LinearKernel kQuantKernel = {
-    1,
-    kQuantRows,
+    QuantShapes::kRowUnit,
+    QuantShapes::kRows,
     sizeof(QuantRow<L>),
     16 << 10,
-    quant_blocks,
+    QuantShapes::blocks,
     prepare_quant_row<T, L>,
-    multiply_quant<L>,
+    QuantShapes::multiply<L>,
     finish_quant<L>,
-    no_quant_setup,
-    no_quant_teardown,
+    QuantShapes::begin,
+    QuantShapes::end,
     L.step,
     L.step_bytes(),
 };
 
 // Of x and weights of int8.
+template <class Shapes>
 constexpr LinearKernel kIntKernel = {
-    1,
-    kQuantRows,
+    Shapes::kRowUnit,
+    Shapes::kRows,
     sizeof(QuantRow<kIntegers>),
     16 << 10,
-    quant_blocks,
+    Shapes::blocks,
     prepare_int_row,
-    multiply_quant<kIntegers>,
+    Shapes::template multiply<kIntegers>,
     finish_ints,
-    no_quant_setup,
-    no_quant_teardown,
+    Shapes::begin,
+    Shapes::end,
     kIntegers.step,
     kIntegers.step_bytes(),
 };
@@ -91,12 +88,17 @@ const LinearKernel* quant_kernel(QuantFormat format) {
   return nullptr;
 }
 
-// Of the dtype of x.
-inline const LinearKernel* quant_kernel(DataType dtype, QuantFormat format) {
+// Of x of a float type.
+inline const LinearKernel* float_quant_kernel(DataType dtype, QuantFormat format) {
   if (dtype == DataType::bf16) return quant_kernel<Bf16>(format);
   if (dtype == DataType::f16) return quant_kernel<Half>(format);
-  if (dtype == DataType::i8) return &kIntKernel;
   return dtype == DataType::f32 ? quant_kernel<float>(format) : nullptr;
+}
+
+// Of x of any type.
+template <class Shapes = QuantShapes>
+const LinearKernel* quant_kernel(DataType dtype, QuantFormat format) {
+  return dtype == DataType::i8 ? &kIntKernel<Shapes> : float_quant_kernel(dtype, format);
 }
 
 }  // namespace
