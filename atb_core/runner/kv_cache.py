@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -13,8 +13,7 @@ from weakref import WeakValueDictionary
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, to_torch
-from atb_core.graph.dtype import DataType
-from atb_core.graph.ops.attention import cache_width
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.runner.block_manager import BlockManager
 
 if TYPE_CHECKING:
@@ -32,24 +31,15 @@ _SHARE_OF_AVAILABLE = 0.5
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """Shape of one layer's keys (and of its values): [num_blocks, block_size, num_kv_heads, width]."""
+    """The caches of all layers, in blocks of `block_size` tokens."""
 
-    num_layers: int
-    num_kv_heads: int
-    width: int
+    specs: Sequence[KVCacheSpec]
     block_size: int
-    dtype: DataType
-
-    @classmethod
-    def of(cls, model: CausalLM, block_size: int) -> CacheLayout:
-        """Returns the layout of a model's cache; `width` is the head size, in int8 with the bytes of a scale."""
-        status, dtype = model.model_status, model.cache_dtype
-        return cls(status.num_layers, status.num_kv_heads, cache_width(status.head_dim, dtype), block_size, dtype)
 
     @property
     def bytes_per_block(self) -> int:
-        """Size of one block of the keys and values of all layers."""
-        return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.width * self.dtype.itemsize
+        """Size of one block of all layers."""
+        return self.block_size * sum(spec.bytes_per_token for spec in self.specs)
 
 
 def plan_cache(
@@ -103,10 +93,10 @@ def plan_cache(
     return num_blocks, held_len
 
 
-def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) -> list[tuple[Array, Array]]:
-    """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
-    shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.width)
-    return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
+def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) -> list[tuple[Array, ...]]:
+    """Allocates the cache of each layer, in memory of the host or of the device that `make` allocates on."""
+    shape = (num_blocks, layout.block_size)
+    return [tuple(make((*shape, each.num_heads, each.width), each.dtype) for each in s.tensors) for s in layout.specs]
 
 
 class PagedCache:
@@ -115,16 +105,16 @@ class PagedCache:
     The options are those of `plan_cache`.
 
     Attributes:
-        layout: Shape of the caches of a layer.
+        layout: The caches of all layers.
         num_blocks: Number of blocks.
         max_model_len: Longest context that they hold, in tokens.
-        caches: Keys and values of each layer.
+        caches: The tensors of each layer.
         blocks: Owners of the blocks.
         others: The first keys of each cache that `another` made, by their `id`.
     """
 
     def __init__(self, model: CausalLM, block_size: int, **options: Any) -> None:
-        self.layout = CacheLayout.of(model, block_size)
+        self.layout = CacheLayout(model.kv_cache_specs, block_size)
         available = model.backend.available_memory()
         if available is not None:
             available = max(0, available - model.mapped_bytes)
@@ -135,13 +125,13 @@ class PagedCache:
         self.others: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     @functools.cached_property
-    def tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer as torch tensors, which share the memory."""
+    def tensors(self) -> list[tuple[torch.Tensor, ...]]:
+        """The caches as torch tensors, which share the memory."""
         return as_tensors(self.caches)
 
-    def another(self, num_blocks: int, convert: Callable[..., Any] = list) -> list[tuple[Any, Any]]:
+    def another(self, num_blocks: int, convert: Callable[..., Any] = list) -> list[tuple[Any, ...]]:
         """Allocates caches of `num_blocks` blocks with the same layout, as `convert` makes them of arrays."""
-        made: list[tuple[Any, Any]] = convert(allocate(self.layout, num_blocks, self._make))
+        made: list[tuple[Any, ...]] = convert(allocate(self.layout, num_blocks, self._make))
         self.others[id(made[0][0])] = made[0][0]
         return made
 
@@ -151,9 +141,9 @@ class PagedCache:
         self.__dict__.get("tensors", []).clear()
 
 
-def as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Returns keys and values of each layer as torch tensors, which share the memory."""
-    return [(to_torch(keys), to_torch(values)) for keys, values in caches]
+def as_tensors(caches: list[tuple[Array, ...]]) -> list[tuple[torch.Tensor, ...]]:
+    """Returns the caches of each layer as torch tensors, which share the memory."""
+    return [tuple(map(to_torch, layer)) for layer in caches]
 
 
 def _mib(nbytes: int) -> str:

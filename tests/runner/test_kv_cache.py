@@ -12,10 +12,11 @@ from atb_core.engine.host_memory import available_memory
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import dtype_of, to_numpy
 from atb_core.graph.dtype import DataType
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 
 # 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
-LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, width=8, block_size=16, dtype=DataType.BF16)
+LAYOUT = CacheLayout([KVCacheSpec.of_heads(2, 8, DataType.BF16)] * 3, 16)
 BLOCK = 16 * 2 * 8 * 2 * 2 * 3
 
 
@@ -59,7 +60,7 @@ def test_more_than_there_is_is_an_error() -> None:
 
 @pytest.mark.parametrize("dtype", [DataType.FLOAT, DataType.FLOAT16, DataType.BF16])
 def test_allocation_is_zero_aligned_and_contiguous(dtype: DataType) -> None:
-    layout = CacheLayout(2, 3, 4, 5, dtype)
+    layout = CacheLayout([KVCacheSpec.of_heads(3, 4, dtype)] * 2, 5)
     layers = allocate(layout, 7)
     assert len(layers) == 2
     arrays = [to_numpy(array) for layer in layers for array in layer]
@@ -76,7 +77,7 @@ def test_allocation_is_zero_aligned_and_contiguous(dtype: DataType) -> None:
 
 def test_a_large_cache_costs_only_what_is_used() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    layout = CacheLayout(1, 1, 64, 128, DataType.BF16)
+    layout = CacheLayout([KVCacheSpec.of_heads(1, 64, DataType.BF16)], 128)
     ((keys, _),) = allocate(layout, (2 << 30) // layout.bytes_per_block)
     keys[-1] = 1
     assert (to_numpy(keys)[-1] == 1).all()

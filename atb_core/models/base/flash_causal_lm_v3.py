@@ -27,6 +27,7 @@ from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, head_dims
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
@@ -116,6 +117,15 @@ class FlashCausalLMV3(nn.Module):
         """
         return rope_frequencies(rope, seq_len)
 
+    def kv_cache_spec(self, layer_idx: int, dtype: DataType) -> KVCacheSpec:
+        """Returns what layer `layer_idx` keeps of a token, keys and values; override it for a cache of your own.
+
+        Args:
+            layer_idx: number of the layer, from 0.
+            dtype: element type of caches that the user chose, the model's or INT8.
+        """
+        return KVCacheSpec.of_heads(self.model_status.num_kv_heads, self.model_status.head_dim, dtype)
+
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns its outputs by name, the logits as `model_out`."""
         raise GraphError(f"{type(self).__name__} defines no forward")
@@ -188,6 +198,9 @@ class CausalLM(FlashCausalLMV3):
         with recording_in(mindie_llm_config.mapping.group):
             super().__init__(mindie_llm_config, weight_loader, **kwargs)
         self.cache_dtype = DataType.INT8 if kv_cache_dtype == "int8" else self.dtype
+        layers = range(self.model_status.num_layers)
+        #: The cache of each layer, from which come its memory, its inputs of networks and the checks of steps.
+        self.kv_cache_specs = tuple(self.kv_cache_spec(layer, self.cache_dtype) for layer in layers)
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
@@ -198,7 +211,7 @@ class CausalLM(FlashCausalLMV3):
         self.mapped_bytes = 0
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
-            self.model_status.num_layers,
+            self.kv_cache_specs,
             self._symbolic_inputs,
             [self.hidden_states, *self.features],
             self._record,
@@ -208,8 +221,8 @@ class CausalLM(FlashCausalLMV3):
         self.before_step: Callable[[Step], None] | None = None
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
         self.lora = manager(self)
-        self._kv = KVBinding(self.model_status.num_layers)
-        ropes = self.layer_kinds.tables or [self.config.rope()]
+        self._kv = KVBinding(self.kv_cache_specs)
+        ropes = self._ropes = self.layer_kinds.tables or [self.config.rope()]
         copied = self.backend.copies_constants
         self._positions = PositionEmbedding(ropes, self.dtype, self.max_model_len, self.rope_frequencies, copied)
         self._table_names = [name for index in range(len(ropes)) for name in table_names(index)]
@@ -217,9 +230,8 @@ class CausalLM(FlashCausalLMV3):
         self._window_mask: HostArray = np.empty(0)
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
-        masked = self.backend.masks_new_tokens
-        kinds, cache_dtype = self.layer_kinds, self.cache_dtype
-        return symbolic_inputs(self.model_status, self.dtype, phase, kinds, masked=masked, cache_dtype=cache_dtype)
+        masked, window = self.backend.masks_new_tokens, self.layer_kinds.window
+        return symbolic_inputs(self.kv_cache_specs, self._ropes, self.dtype, phase, window, masked=masked)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -254,8 +266,9 @@ class CausalLM(FlashCausalLMV3):
             # One that stacks on nothing is never active.
             if problem is None and (feature.is_stackable(["prefill"]) or feature.is_stackable(["decode"])):
                 problem = feature.stacking_problem(["mixed"])
-        if problem is None and block_size is not None:
-            problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
+        if block_size is not None:
+            for head_dim in head_dims(self.kv_cache_specs):
+                problem = problem or self.backend.mixed_steps_problem(head_dim, block_size)
         return problem
 
     @functools.cached_property

@@ -83,7 +83,6 @@ def chat_template(opened: OpenedModel) -> str:
 def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> dict[str, Any]:
     """Returns the object that `atb show --json` prints; sizes are in bytes."""
     from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
-    from atb_core.runner.kv_cache import CacheLayout
 
     config = opened.router.config
     built = opened.build(kv_cache_dtype=kv_cache_dtype)
@@ -113,7 +112,7 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
         "file_bytes": file_bytes,
         "weight_bytes": count * dtype.itemsize,
         "kv_cache_dtype": built.cache_dtype.short,
-        "kv_bytes_per_token": CacheLayout.of(built, block_size=1).bytes_per_block,
+        "kv_bytes_per_token": sum(spec.bytes_per_token for spec in built.kv_cache_specs),
         "context_length": config.context_length,
         "layers": status.num_layers,
         "hidden_size": config.hidden_size,

@@ -164,7 +164,7 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             peer.channel.send(Kind.READS, message.step)
         elif message.kind is Kind.CACHE:
             sizes = message.json()
-            layout = CacheLayout.of(model, sizes["block_size"])
+            layout = CacheLayout(model.kv_cache_specs, sizes["block_size"])
             caches[0] = allocate(layout, sizes["num_blocks"], model.backend.allocate)
             model.lora = adapter_manager()(model, sizes["max_loras"], sizes["max_lora_rank"])
         elif message.kind is Kind.ADAPTER:

@@ -16,7 +16,6 @@ from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters, matrices_to_quantize
-from atb_core.runner.kv_cache import CacheLayout
 from atb_profile.costs import PRODUCTS, Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
@@ -127,9 +126,9 @@ class Workload:
     @property
     def kv_bytes_per_token(self) -> int:
         """Returns the bytes of keys and values of one token on one rank; a head is not divided."""
-        layout = CacheLayout.of(self._model, block_size=1)
-        heads = -(-layout.num_kv_heads // min(self.ranks, layout.num_kv_heads))
-        return replace(layout, num_kv_heads=heads).bytes_per_block
+        tensors = [tensor for spec in self._model.kv_cache_specs for tensor in spec.tensors]
+        heads = [-(-tensor.num_heads // min(self.ranks, tensor.num_heads)) for tensor in tensors]
+        return sum(replace(t, num_heads=count).bytes_per_token for t, count in zip(tensors, heads, strict=True))
 
     def decode(self, batch: int, context: int) -> Phase:
         """Returns a step in which `batch` sequences of `context` tokens, the new one included, get one more."""
