@@ -100,6 +100,8 @@ class FlashCausalLMV3(nn.Module):
         self.model_status = self.model_status_cls.from_config(mindie_llm_config)
         self.infer_param = InferenceParameter(config.data_type, self.max_model_len)
         layers = range(config.num_hidden_layers)
+        #: The sizes with the heads of each layer.
+        self.layer_status = [self.model_status.of_layer(config, layer) for layer in layers]
         #: Rotation and window of each layer, from the configuration.
         self.layer_kinds = LayerKinds(tuple(map(config.rope_of, layers)), tuple(map(config.window_of, layers)))
 
@@ -124,7 +126,8 @@ class FlashCausalLMV3(nn.Module):
             layer_idx: number of the layer, from 0.
             dtype: element type of caches that the user chose, the model's or INT8.
         """
-        return KVCacheSpec.of_heads(self.model_status.num_kv_heads, self.model_status.head_dim, dtype)
+        heads = self.layer_status[layer_idx]
+        return KVCacheSpec.of_heads(heads.num_kv_heads, heads.head_dim, dtype)
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns its outputs by name, the logits as `model_out`."""
@@ -198,9 +201,8 @@ class CausalLM(FlashCausalLMV3):
         with recording_in(mindie_llm_config.mapping.group):
             super().__init__(mindie_llm_config, weight_loader, **kwargs)
         self.cache_dtype = DataType.INT8 if kv_cache_dtype == "int8" else self.dtype
-        layers = range(self.model_status.num_layers)
         #: The cache of each layer, from which come its memory, its inputs of networks and the checks of steps.
-        self.kv_cache_specs = tuple(self.kv_cache_spec(layer, self.cache_dtype) for layer in layers)
+        self.kv_cache_specs = [self.kv_cache_spec(i, self.cache_dtype) for i in range(len(self.layer_status))]
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]

@@ -175,10 +175,10 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
         reason = f"{type(model).__name__} adds inputs of its own"
+    elif not _has_plain_heads(model):
+        reason = "its layers differ in heads, or their caches are not of keys and values alone"
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
-    elif set(model.kv_cache_specs) != {_plain_cache(model)}:
-        reason = "its layers differ in heads, or their caches are not of keys and values alone"
     elif any(_is_special(module) for module in model.modules()):
         reason = "it has an activation other than SiLU, or a factor or a cap of scores, embeddings or logits"
     else:
@@ -216,9 +216,11 @@ def _plain_rope(model: CausalLM) -> Rope:
     return dataclasses.replace(rope, size=model.model_status.head_dim, interleaved=False)
 
 
-def _plain_cache(model: CausalLM) -> KVCacheSpec:
+def _has_plain_heads(model: CausalLM) -> bool:
+    """Returns true if all layers have the model's heads, and cache their keys and values."""
     status = model.model_status
-    return KVCacheSpec.of_heads(status.num_kv_heads, status.head_dim, model.cache_dtype)
+    plain = KVCacheSpec.of_heads(status.num_kv_heads, status.head_dim, model.cache_dtype)
+    return set(model.kv_cache_specs) == {plain} and all(each == status for each in model.layer_status)
 
 
 def _declare(model: ModelTorch, weights: list[BaseParameter]) -> None:
