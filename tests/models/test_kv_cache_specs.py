@@ -127,6 +127,8 @@ def test_the_ascend_backend_runs_layers_with_heads_of_their_own() -> None:
         PagedDriver(model_of(config, each), 1).run([TOKENS], [9])[0].float() for each in ("reference", "atb-sim")
     )
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+    with pytest.raises(EngineError, match="keys and values in one tensor"):
+        model_of(latent_config(torch_dtype="float16"), "atb-sim", Latent)
 
 
 def test_memory_is_that_of_each_layer() -> None:

@@ -10,7 +10,7 @@ from atb_core.errors import GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.ops.attention import cache_width
 
-__all__ = ["CacheTensor", "KVCacheSpec", "cache_names", "head_dims"]
+__all__ = ["CacheTensor", "KVCacheSpec"]
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
         "heads": status.num_heads,
         "kv_heads": status.num_kv_heads,
         "head_dim": status.head_dim,
+        "layers_with_other_heads": sum(each != status for each in built.layer_status),
         "vocab_size": config.vocab_size,
         "tied_embeddings": config.tie_word_embeddings,
         "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in built.layer_kinds.tables) or "none",
@@ -143,6 +144,7 @@ def _text(facts: dict[str, Any]) -> str:
     quantization, full = facts["quantization"], context_bytes(facts)
     cached = "{}, {} a token".format(facts["kv_cache_dtype"], size_text(facts["kv_bytes_per_token"]))
     window = f"; window of {facts['window']}" if facts["window"] else ""
+    others = f"; other heads in {count} layers" if (count := facts["layers_with_other_heads"]) else ""
     rows = {
         "model": facts["model"],
         "path": facts["path"],
@@ -153,7 +155,7 @@ def _text(facts: dict[str, Any]) -> str:
         "stored as": f"{size_text(facts['file_bytes'])}: {stored} tensors",
         "quantisation": f"{quantization} (docs/quantization.md)" if quantization else "none",
         "layers": "{layers}, hidden size {hidden_size}, feed-forward size {intermediate_size}".format(**facts),
-        "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts),
+        "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts) + others,
         "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",
         "positions": "rope {rope}; context of {context_length} tokens".format(**facts) + window,
         "weights": f"{size_text(facts['weight_bytes'])} in memory",

@@ -92,11 +92,12 @@ class Workload:
     def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb", quantization: str | None = None) -> None:
         self._model, self.ranks, self._backend, self.quantization = model, ranks, backend, quantization
         self.itemsize = model.dtype.itemsize
-        status = model.model_status
-        sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
-        for name, size in sizes.items():
+        heads = {status.num_heads for status in model.layer_status}
+        sizes = [("columns of the MLP", model.config.intermediate_size)]
+        sizes += [("attention heads", each) for each in sorted(heads)]
+        for name, size in sizes:
             if size and size % ranks:
-                possible = [str(each) for each in range(2, 65) if not any(s and s % each for s in sizes.values())]
+                possible = [str(each) for each in range(2, 65) if not any(s and s % each for _, s in sizes)]
                 raise RequestError(
                     f"{size} {name} cannot be divided among {ranks} ranks",
                     hint=f"This model can be divided among {', '.join(possible) or 'no'} ranks.",
