@@ -30,9 +30,9 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.base.window_config", "atb_core.models.base.mindie_llm_config",
         "atb_core.models.base.modeling_python", "atb_core.models.base.decoder_causal_lm", "atb_core.layers",
         "atb_core.layers.attention.attention", "atb_core.layers.attention.kv_cache_spec",
-        "atb_core.layers.attention.metadata", "atb_core.layers.embedding.word_embedding", "atb_core.layers.linear", "atb_core.layers.mlp.mlp",
-        "atb_core.layers.moe.fused_experts", "atb_core.layers.moe.moe", "atb_core.layers.norm.normalization",
-        "atb_core.checkpoint",
+        "atb_core.layers.attention.metadata", "atb_core.layers.embedding.word_embedding", "atb_core.layers.linear",
+        "atb_core.layers.mlp.mlp", "atb_core.layers.moe.fused_experts", "atb_core.layers.moe.moe",
+        "atb_core.layers.norm.normalization", "atb_core.checkpoint",
     ),
     "Write a feature": ("atb_core.features.adapters", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (

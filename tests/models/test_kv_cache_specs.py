@@ -24,7 +24,7 @@ from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mi
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
 from atb_core.nn.functional import cat, paged_attention, reshape_and_cache, rope, split
-from atb_core.runner.kv_cache import CacheLayout, PagedCache
+from atb_core.runner.kv_cache import PagedCache
 from atb_testing.driver import PagedDriver
 
 TOKENS = [5, 17, 2, 80, 33, 9, 61, 17, 4, 12, 90, 1, 2, 44]
@@ -133,8 +133,11 @@ def test_the_ascend_backend_runs_layers_with_heads_of_their_own() -> None:
 
 def test_memory_is_that_of_each_layer() -> None:
     model = model_of(mixed_config(torch_dtype="bfloat16"))
-    assert CacheLayout(model.kv_cache_specs, 8).bytes_per_block == 8 * 2 * 2 * (2 * 16 + 3 * 32 + 1 * 16)
-    cache = PagedCache(model, 8, context_len=64, max_model_len=None, max_num_seqs=1)
+    per_block = 8 * 2 * 2 * (2 * 16 + 3 * 32 + 1 * 16)
+    cache = PagedCache(
+        model, 8, context_len=64, max_model_len=None, max_num_seqs=1, kv_cache_memory_bytes=9 * per_block - 1
+    )
+    assert sum(array.nbytes for layer in cache.caches for array in layer) == 8 * per_block
     assert [keys.shape for keys, _ in cache.caches] == [(8, 8, h.num_kv_heads, h.head_dim) for h in HEADS]
 
 

@@ -15,7 +15,7 @@ from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.router import router_of
-from atb_core.runner.kv_cache import CacheLayout, allocate, as_tensors
+from atb_core.runner.kv_cache import allocate, as_tensors
 
 
 def available_backends() -> list[str]:
@@ -80,8 +80,8 @@ class PagedDriver:
 
     def _own_cache(self, blocks: int) -> list[tuple[torch.Tensor, ...]]:
         # Memory that was never written must not be read; NaN makes such a read visible, in int8 as the scale.
-        layout = CacheLayout(self.model.kv_cache_specs, self.block_size)
-        caches = as_tensors(allocate(layout, blocks, self.model.backend.allocate))
+        specs, make = self.model.kv_cache_specs, self.model.backend.allocate
+        caches = as_tensors(allocate(specs, blocks, self.block_size, make))
         for tensor in chain.from_iterable(caches):
             tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
         return caches
