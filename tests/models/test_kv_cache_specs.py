@@ -3,27 +3,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hook_plugins import Site, families, site  # noqa: F401
+from latent_family import RANK, SIZE, FlashLatentForCausalLM, LatentConfig
+from safetensors.torch import save_file
 from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors
 
+from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import SilentProgress
 from atb_core.errors import BackendUnavailableError, ConfigError, EngineError, GraphError, RequestError
 from atb_core.graph.dtype import DataType
-from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.kv_cache_spec import CacheTensor, KVCacheSpec
-from atb_core.layers.attention.metadata import AttentionMetadata
-from atb_core.layers.base import Layer
-from atb_core.layers.linear.linear import ColumnParallelLinear, ReplicatedLinear, RowParallelLinear
-from atb_core.models.base.config import BaseConfig, LayerHeads, Rope
-from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+from atb_core.models.base.config import BaseConfig, LayerHeads
+from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3, torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
-from atb_core.nn.functional import cat, paged_attention, reshape_and_cache, rope, split
+from atb_core.plugins.once import forget
 from atb_core.runner.kv_cache import PagedCache
 from atb_testing.driver import PagedDriver
 
@@ -45,7 +46,8 @@ class MixedConfig(BaseConfig):
 def model_of(
     config: BaseConfig, backend: str = "cpu", base: type[FlashCausalLMV3] = SmallForCausalLM, **options: Any
 ) -> Any:
-    model: Any = torch_to_mindie_graph()(base)(MindIELLMConfig(config), None, backend=backend, **options)  # type: ignore[type-var]
+    decorated: Any = base if issubclass(base, CausalLM) else torch_to_mindie_graph()(base)
+    model = decorated(MindIELLMConfig(config), None, backend=backend, **options)
     model.load_weights(MemoryLoader(random_tensors(model)), SilentProgress())
     return model
 
@@ -128,7 +130,7 @@ def test_the_ascend_backend_runs_layers_with_heads_of_their_own() -> None:
     )
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
     with pytest.raises(EngineError, match="keys and values in one tensor"):
-        model_of(latent_config(torch_dtype="float16"), "atb-sim", Latent)
+        model_of(latent_config(torch_dtype="float16"), "atb-sim", FlashLatentForCausalLM)
 
 
 def test_memory_is_that_of_each_layer() -> None:
@@ -186,67 +188,6 @@ def test_layers_may_have_caches_of_different_types() -> None:
     assert not torch.equal(whole, PagedDriver(model_of(mixed_config()), 1, block_size=4).prefill([TOKENS])[-1])
 
 
-RANK, ROTATED = 16, 16
-
-
-class LatentAttention(Layer):
-    """Multi-head latent attention: one vector of a token is the key of all heads, and its beginning their value.
-
-    Its matrices from the vector to keys and values of heads are multiplied into those of queries and outputs.
-    """
-
-    def __init__(self, config: Any, file_loader: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, file_loader, prefix, *args, **kwargs)
-        self.heads, hidden, size = config.num_attention_heads, config.hidden_size, RANK + ROTATED
-        sizes = {"in_features": hidden, "out_features": self.heads * size}
-        self.q = ColumnParallelLinear(config, file_loader, [f"{prefix}.q_proj"], False, **sizes)
-        sizes["out_features"] = size
-        self.latent = ReplicatedLinear(config, file_loader, f"{prefix}.kv_proj", False, **sizes)
-        sizes = {"in_features": self.heads * RANK, "out_features": hidden}
-        self.dense = RowParallelLinear(config, file_loader, f"{prefix}.o_proj", False, **sizes)
-
-    def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
-        heads, parts = self.heads, [RANK, ROTATED]
-        q, q_rotated = split(self.q(inputs).reshape(lambda shape: [shape[0], heads, sum(parts)]), parts, -1)
-        kv, k_rotated = split(self.latent(inputs).reshape(lambda shape: [shape[0], 1, sum(parts)]), parts, -1)
-        flat = [x.reshape(lambda shape, n=n: [shape[0], n * ROTATED]) for x, n in ((q_rotated, heads), (k_rotated, 1))]
-        assert metadata.cos is not None
-        assert metadata.sin is not None
-        both = zip(rope(*flat, metadata.cos, metadata.sin, metadata.input_lengths, 2), (heads, 1), strict=True)
-        q_rotated, k_rotated = (x.reshape(lambda shape, n=n: [shape[0], n, ROTATED]) for x, n in both)
-        q, kv = cat([q, q_rotated], -1), cat([kv, k_rotated], -1)
-        reshape_and_cache(kv, kv, metadata.k_cache, metadata.v_cache, metadata.slots)
-        where: dict[str, Any] = {"k": kv, "v": kv, "is_triu_mask": True}
-        if not metadata.is_prefill:
-            caches = {"k_cache": metadata.k_cache, "v_cache": metadata.v_cache, "q_lens": metadata.q_lens}
-            where = {**caches, "block_table": metadata.block_tables}
-        size = {"head_num": heads, "kv_head_num": 1, "qk_scale": (RANK + ROTATED) ** -0.5}
-        out = paged_attention(q, kv_lens=metadata.input_lengths, **size, **where)[:, :, :RANK]
-        return self.dense(out.reshape(lambda shape: [shape[0], heads * RANK]))  # type: ignore[no-any-return]
-
-
-class LatentLayer(DecoderLayer):
-    attention_cls: Any = LatentAttention
-
-
-class LatentModel(DecoderModel):
-    layer_cls = LatentLayer
-
-
-class Latent(SmallForCausalLM):
-    """A family with a cache of its own, as a package would have it."""
-
-    model_cls = LatentModel
-
-    def kv_cache_spec(self, layer_idx: int, dtype: DataType) -> KVCacheSpec:
-        return KVCacheSpec((CacheTensor("latent", 1, RANK + ROTATED, dtype),))
-
-
-class LatentConfig(BaseConfig):
-    def rope_of(self, layer_idx: int) -> Rope:
-        return self.rope(head_dim=ROTATED)
-
-
 def latent_config(**changes: Any) -> LatentConfig:
     return LatentConfig.from_dict({**SMALL, "num_hidden_layers": 1, **changes})
 
@@ -256,8 +197,8 @@ def plain_latent_logits(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     x = w["embed_tokens"][torch.tensor(TOKENS)]
     own = {name.removeprefix("layers.0."): weight for name, weight in w.items()}
     y = norm(x, own["input_layernorm"])
-    q = (y @ own["self_attn.q_proj"].T).view(len(x), -1, RANK + ROTATED)
-    kv = (y @ own["self_attn.kv_proj"].T).view(len(x), 1, RANK + ROTATED)
+    q = (y @ own["self_attn.q_proj"].T).view(len(x), -1, SIZE)
+    kv = (y @ own["self_attn.kv_proj"].T).view(len(x), 1, SIZE)
     q, kv = (torch.cat((each[..., :RANK], rotated(each[..., RANK:])), -1) for each in (q, kv))
     x = x + attended(q, kv, kv)[..., :RANK].flatten(1) @ own["self_attn.o_proj"].T
     return norm(x + feed_forward(norm(x, own["post_attention_layernorm"]), own), w["norm"]) @ w["lm_head"].T
@@ -266,9 +207,9 @@ def plain_latent_logits(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("prompt", [1, 9, len(TOKENS)], ids="prompt of {}".format)
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_family_declares_one_latent_vector_for_keys_and_values(backend: str, prompt: int) -> None:
-    model = model_of(latent_config(), backend, Latent)
+    model = model_of(latent_config(), backend, FlashLatentForCausalLM)
     driver = PagedDriver(model, 1, block_size=4)
-    assert [[tensor.shape[2:] for tensor in layer] for layer in driver.kv_cache] == [[(1, RANK + ROTATED)]]
+    assert [[tensor.shape[2:] for tensor in layer] for layer in driver.kv_cache] == [[(1, SIZE)]]
     ours = driver.run([TOKENS], [prompt])[0]
     torch.testing.assert_close(ours.double(), plain_latent_logits(random_tensors(model)), rtol=1e-4, atol=1e-5)
 
@@ -276,7 +217,7 @@ def test_a_family_declares_one_latent_vector_for_keys_and_values(backend: str, p
 @pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
 def test_a_latent_cache_has_chunks_too(kv_cache_dtype: str) -> None:
     config = latent_config(torch_dtype="bfloat16", num_hidden_layers=2)
-    model = model_of(config, base=Latent, kv_cache_dtype=kv_cache_dtype)
+    model = model_of(config, base=FlashLatentForCausalLM, kv_cache_dtype=kv_cache_dtype)
     # Blocks of 64 and heads of 32, which the engine would keep in an order of its own.
     whole = PagedDriver(model, 1, block_size=64).prefill([TOKENS])[-1]
     chunks = PagedDriver(model, 1, block_size=64)
@@ -285,8 +226,34 @@ def test_a_latent_cache_has_chunks_too(kv_cache_dtype: str) -> None:
     assert [torch.equal(chunks.decode([token])[0], whole) for token in TOKENS[12:]] == [False, True]
 
 
+def test_a_runner_shares_chunks_and_prefixes_of_a_package_s_own_cache(site: Site, tmp_path: Path) -> None:  # noqa: F811
+    info = site.path / "atb_latent-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: atb-latent\nVersion: 1.0\n", encoding="utf-8")
+    classes = {"routers": "LatentRouter", "configs": "LatentConfig", "models": "FlashLatentForCausalLM"}
+    entries = [f"[atb_core.{group}]\nlatent = latent_family:{name}\n" for group, name in classes.items()]
+    (info / "entry_points.txt").write_text("".join(entries) + "[atb_core.api]\n1 = latent_family\n", encoding="utf-8")
+    forget()
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({**SMALL, "model_type": "latent", "torch_dtype": "float32"}))
+    model = FlashLatentForCausalLM(MindIELLMConfig(LatentConfig.from_dict(SMALL)), None)  # type: ignore[call-arg]
+    save_file(random_tensors(model), path / "model.safetensors")
+    params, answers = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True), []
+    for limit in (2048, 5):
+        options = {"load_tokenizer": False, "max_num_batched_tokens": limit, "block_size": 4, "max_model_len": 64}
+        with ModelRunner(path, backend="cpu", **options) as runner:
+            assert [[each.shape[1:] for each in layer] for layer in runner.kv_cache] == [[(4, 1, SIZE)]] * 2
+            for prompt in (TOKENS, TOKENS[:9] + [3, 4]):
+                (output,) = runner.generate([prompt], params)
+                answers.append(output.token_ids)
+            assert output.num_cached_tokens == 8
+    assert answers[:2] == answers[2:]
+    assert answers[0] != answers[1]
+
+
 def test_half_of_a_latent_cache_is_refused() -> None:
-    model = model_of(latent_config(), base=Latent)
+    model = model_of(latent_config(), base=FlashLatentForCausalLM)
     driver = PagedDriver(model, 1, block_size=4)
     driver.kv_cache = [layer * 2 for layer in driver.kv_cache]
     with pytest.raises(RequestError, match="2 tensors for 1 layers"):
