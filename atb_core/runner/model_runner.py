@@ -263,7 +263,8 @@ class ModelRunner:
     def kv_cache(self) -> list[tuple[torch.Tensor, ...]]:
         """Keys and values of each layer as tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4 in int8)].
 
-        The CPU engine has the elements of a block in an order of its own, in bfloat16; blocks may be copied whole.
+        Layers may have others, see `model.kv_cache_specs`. The CPU engine has the elements of a block in an order of
+        its own, in bfloat16; blocks may be copied whole.
         """
         return self._cache.tensors
 

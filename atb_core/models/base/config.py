@@ -26,7 +26,7 @@ _PLAIN = (bool, int, float, str, list, dict, set, tuple, type(None))
 
 
 class LayerHeads(NamedTuple):
-    """The heads of one layer: how many queries have, how many keys and values, and the elements of one."""
+    """The numbers of heads of queries and of keys and values in one layer, and the elements of a head."""
 
     num_heads: int
     num_kv_heads: int

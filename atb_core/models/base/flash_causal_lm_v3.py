@@ -31,10 +31,10 @@ from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, head_dims
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
-    LayerKinds,
     bounds,
     check_step,
     mixed_mask,
+    single_window,
     symbolic_inputs,
     table_names,
     triangular_mask,
@@ -102,8 +102,10 @@ class FlashCausalLMV3(nn.Module):
         layers = range(config.num_hidden_layers)
         #: The sizes with the heads of each layer.
         self.layer_status = [self.model_status.of_layer(config, layer) for layer in layers]
-        #: Rotation and window of each layer, from the configuration.
-        self.layer_kinds = LayerKinds(tuple(map(config.rope_of, layers)), tuple(map(config.window_of, layers)))
+        #: The settings of rotary embedding of each layer, `None` for a layer without.
+        self.ropes = [config.rope_of(layer) for layer in layers]
+        #: The number of tokens that a token sees in layers with a window, itself included.
+        self.window = single_window(map(config.window_of, layers))
 
     @property
     def dtype(self) -> DataType:
@@ -224,7 +226,8 @@ class CausalLM(FlashCausalLMV3):
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
         self.lora = manager(self)
         self._kv = KVBinding(self.kv_cache_specs)
-        ropes = self._ropes = self.layer_kinds.tables or [self.config.rope()]
+        # The different settings, each of which needs tables.
+        ropes = self._tables = [*dict.fromkeys(rope for rope in self.ropes if rope)] or [self.config.rope()]
         copied = self.backend.copies_constants
         self._positions = PositionEmbedding(ropes, self.dtype, self.max_model_len, self.rope_frequencies, copied)
         self._table_names = [name for index in range(len(ropes)) for name in table_names(index)]
@@ -232,8 +235,8 @@ class CausalLM(FlashCausalLMV3):
         self._window_mask: HostArray = np.empty(0)
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
-        masked, window = self.backend.masks_new_tokens, self.layer_kinds.window
-        return symbolic_inputs(self.kv_cache_specs, self._ropes, self.dtype, phase, window, masked=masked)
+        masked = self.backend.masks_new_tokens
+        return symbolic_inputs(self.kv_cache_specs, self._tables, self.dtype, phase, self.window, masked=masked)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -275,7 +278,7 @@ class CausalLM(FlashCausalLMV3):
 
     @functools.cached_property
     def _mixed_variant_problem(self) -> str | None:
-        if self.layer_kinds.window is not None:
+        if self.window is not None:
             return (
                 "in the cache of a sliding window, later tokens of a step take the place of ones that earlier ones see"
             )
@@ -445,7 +448,7 @@ class CausalLM(FlashCausalLMV3):
             available["q_lens"] = step.q_lens
             if self.backend.masks_new_tokens:
                 available["mixed_mask"] = mixed_mask(to_numpy(step.q_lens), to_numpy(lengths), self.dtype)
-        window = self.layer_kinds.window
+        window = self.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
             if bounds(available["window_slots"])[1] >= self._kv.slots:

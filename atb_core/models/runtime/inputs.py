@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,32 +31,12 @@ TOKENS, BATCH, ROWS, POSITIONS, LONGEST = map(Dim, ("tokens", "batch", "rows", "
 BLOCKS, BLOCK_SIZE, MAX_BLOCKS = Dim("blocks"), Dim("block_size"), Dim("max_blocks")
 
 
-@dataclass(frozen=True)
-class LayerKinds:
-    """The differences between the layers of a model, besides weights; one entry for each layer.
-
-    Attributes:
-        ropes: the settings of rotary embedding, `None` for a layer without.
-        windows: the number of tokens that a token sees, itself included; `None` for all.
-    """
-
-    ropes: tuple[Rope | None, ...]
-    windows: tuple[int | None, ...]
-
-    @cached_property
-    def tables(self) -> list[Rope]:
-        """Returns the different settings of rotary embedding, each of which needs tables."""
-        return list(dict.fromkeys(rope for rope in self.ropes if rope is not None))
-
-    @cached_property
-    def window(self) -> int | None:
-        """Returns the window, of which a model may have one."""
-        windows = sorted({window for window in self.windows if window is not None})
-        if len(windows) > 1:
-            raise ConfigError(
-                f"layers with different sliding windows ({', '.join(map(str, windows))}) are not supported"
-            )
-        return windows[0] if windows else None
+def single_window(windows: Iterable[int | None]) -> int | None:
+    """Returns the window of the layers that have one; ConfigError if there are several."""
+    different = sorted({window for window in windows if window is not None})
+    if len(different) > 1:
+        raise ConfigError(f"layers with different sliding windows ({', '.join(map(str, different))}) are not supported")
+    return different[0] if different else None
 
 
 def table_names(index: int) -> tuple[str, str]:

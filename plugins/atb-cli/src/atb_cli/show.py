@@ -123,8 +123,8 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
         "layers_with_other_heads": sum(each != status for each in built.layer_status),
         "vocab_size": config.vocab_size,
         "tied_embeddings": config.tie_word_embeddings,
-        "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in built.layer_kinds.tables) or "none",
-        "window": built.layer_kinds.window,
+        "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in dict.fromkeys(built.ropes) if rope) or "none",
+        "window": built.window,
         "checkpoint": checkpoint,
     }
 

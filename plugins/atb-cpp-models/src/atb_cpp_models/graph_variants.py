@@ -177,7 +177,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = f"{type(model).__name__} adds inputs of its own"
     elif not _has_plain_heads(model):
         reason = "its layers differ in heads, or their caches are not of keys and values alone"
-    elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
+    elif model.window is not None or set(model.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
         reason = "it has an activation other than SiLU, or a factor or a cap of scores, embeddings or logits"
