@@ -15,13 +15,11 @@ from atb_core.graph.passes.rewrite import Rewriter
 def round_prefill(network: Network) -> Network:
     """Makes prefill attend to keys and values as an int8 cache has them, so that chunks of a prompt change no bit."""
     stored = {node.inputs[:2]: node.op.int8_kv for node in network.nodes if isinstance(node.op, ReshapeAndCache)}
-    if not any(stored.values()):
-        return network
     rewriter = Rewriter(network)
     for node in network.nodes:
         op = node.op
         if isinstance(op, SelfAttention):
-            # Of keys that are stored in another shape, it is not known in which cache they are.
+            # Keys that are stored by another op or in another shape count as int8: most models have no other cache.
             op = replace(op, int8_kv=stored.get(node.inputs[1:3], True))
         rewriter.keep(replace(node, op=op))
     return rewriter.finish()

@@ -21,6 +21,7 @@ from atb_core.features.base import check_active
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, numpy_dtype
 from atb_core.graph.dim import Dim
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.caches import pack_caches, round_prefill
@@ -243,7 +244,8 @@ class VariantStore:
                 network.mark_output(tensor, name)
             if base == "mixed" and not {"q_lens", "lm_head_indices"} <= {tensor.name for tensor in network.inputs}:
                 raise GraphError("forward reads q_lens or lm_head_indices in no way")
-        return round_prefill(network)
+        is_int8 = any(cache.dtype is DataType.INT8 for cache in arguments.get("k_caches", ()))
+        return round_prefill(network) if is_int8 else network
 
     def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:
         """Returns the variant's network after the passes but those in `leave_out`, see `passes.pipeline`."""
