@@ -19,11 +19,14 @@ from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import SilentProgress
 from atb_core.errors import BackendUnavailableError, ConfigError, EngineError, GraphError, RequestError
-from atb_core.graph.dtype import DataType
+from atb_core.graph import DataType, Network, Tensor
+from atb_core.graph.ops import SelfAttention
+from atb_core.graph.passes.caches import round_prefill
 from atb_core.layers.attention.kv_cache_spec import CacheTensor, KVCacheSpec
 from atb_core.models.base.config import BaseConfig, LayerHeads
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3, torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.nn.functional import paged_attention, reshape_and_cache
 from atb_core.plugins.once import forget
 from atb_core.runner.kv_cache import PagedCache
 from atb_testing.driver import PagedDriver
@@ -186,6 +189,16 @@ def test_layers_may_have_caches_of_different_types() -> None:
     theirs = PagedDriver(model_of(mixed_config(), "reference", HalfInt8), 1, block_size=4).prefill([TOKENS])[-1]
     torch.testing.assert_close(whole, theirs, rtol=1e-4, atol=1e-5)
     assert not torch.equal(whole, PagedDriver(model_of(mixed_config()), 1, block_size=4).prefill([TOKENS])[-1])
+
+
+def test_keys_that_are_stored_in_another_form_count_as_int8() -> None:
+    k, lens = Tensor("k", (5, 2, 8), DataType.FLOAT), Tensor("lens", (1,), DataType.INT32)
+    cache, slots = Tensor("cache", (3, 4, 2, 12), DataType.INT8), Tensor("slots", (5,), DataType.INT32)
+    with Network() as network:
+        stored = k.reshape([5, 2, 8])
+        reshape_and_cache(stored, stored, cache, cache, slots)
+        network.mark_output(paged_attention(k, k=k, v=k, kv_lens=lens, head_num=2, is_triu_mask=True), "out")
+    assert [node.op.int8_kv for node in round_prefill(network).nodes if isinstance(node.op, SelfAttention)] == [True]
 
 
 def latent_config(**changes: Any) -> LatentConfig:
