@@ -85,8 +85,7 @@ def allocate(
     specs: Iterable[KVCacheSpec], num_blocks: int, block_size: int, make: Allocate = host_zeros
 ) -> list[tuple[Array, ...]]:
     """Allocates the cache of each layer, in memory of the host or of the device that `make` allocates on."""
-    blocks = (num_blocks, block_size)
-    return [tuple(make((*blocks, each.num_heads, each.width), each.dtype) for each in spec.tensors) for spec in specs]
+    return [tuple(make(each.shape(num_blocks, block_size), each.dtype) for each in spec.tensors) for spec in specs]
 
 
 class PagedCache:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dtype import DataType
@@ -15,7 +17,7 @@ __all__ = ["CacheTensor", "KVCacheSpec"]
 
 @dataclass(frozen=True)
 class CacheTensor:
-    """One tensor of a layer's cache, `[blocks, block_size, num_heads, width]`.
+    """One tensor of a layer's cache.
 
     Attributes:
         name: within the layer, such as "k"; in networks the tensor of layer 3 is `layer_3_k_cache`.
@@ -29,15 +31,14 @@ class CacheTensor:
     head_dim: int
     dtype: DataType
 
-    @property
-    def width(self) -> int:
-        """Returns the last size of the tensor: `head_dim`, in int8 with the bytes of a scale."""
-        return int(cache_width(self.head_dim, self.dtype))
+    def shape(self, num_blocks: Any, block_size: Any) -> tuple[Any, ...]:
+        """Returns `[num_blocks, block_size, num_heads, head_dim]`; in int8 the last size is 4 more, a scale's bytes."""
+        return num_blocks, block_size, self.num_heads, cache_width(self.head_dim, self.dtype)
 
     @property
     def bytes_per_token(self) -> int:
         """Returns the bytes that a token takes."""
-        return self.num_heads * self.width * self.dtype.itemsize
+        return int(math.prod(self.shape(1, 1))) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class KVCacheSpec:
         return sum(tensor.bytes_per_token for tensor in self.tensors)
 
 
-def cache_names(specs: Iterable[KVCacheSpec]) -> list[tuple[str, ...]]:
-    """Returns the names of the inputs with the caches of each layer."""
-    return [tuple(f"layer_{i}_{tensor.name}_cache" for tensor in spec.tensors) for i, spec in enumerate(specs)]
+def named_tensors(specs: Iterable[KVCacheSpec]) -> list[dict[str, CacheTensor]]:
+    """Returns the tensors of each layer by the names of the inputs of networks."""
+    return [{f"layer_{i}_{tensor.name}_cache": tensor for tensor in spec.tensors} for i, spec in enumerate(specs)]
 
 
 def head_dims(specs: Iterable[KVCacheSpec]) -> list[int]:

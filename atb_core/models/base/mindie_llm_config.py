@@ -58,8 +58,7 @@ class ModelStatus:
         heads = config.heads_of(layer_idx)
         if heads is None:
             return self
-        possible = 0 < heads.num_kv_heads <= heads.num_heads and heads.head_dim > 0
-        if not possible or heads.num_heads % heads.num_kv_heads or heads.head_dim % 2:
+        if min(heads) < 1 or heads.num_heads % heads.num_kv_heads or heads.head_dim % 2:
             raise ConfigError(
                 f"layer {layer_idx} cannot have {heads.num_heads} heads of queries and {heads.num_kv_heads} of keys, "
                 f"of {heads.head_dim} elements",

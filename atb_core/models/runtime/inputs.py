@@ -14,7 +14,7 @@ from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
-from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, cache_names
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, named_tensors
 from atb_core.models.runtime.rope_scaling import Rope
 
 #: Side of the triangular mask that prefill attention gets.
@@ -63,11 +63,8 @@ def symbolic_inputs(
         full, counts = ("window_mask", (LONGEST, LONGEST), dtype), ("window_lengths", (TOKENS,), integer)
         further += [Tensor("window_slots", (TOKENS,), integer), Tensor(*(full if is_prefill else counts))]
     caches = [
-        [
-            Tensor(name, (BLOCKS, BLOCK_SIZE, tensor.num_heads, tensor.width), tensor.dtype)
-            for name, tensor in zip(names, spec.tensors, strict=True)
-        ]
-        for names, spec in zip(cache_names(specs), specs, strict=True)
+        [Tensor(name, each.shape(BLOCKS, BLOCK_SIZE), each.dtype) for name, each in layer.items()]
+        for layer in named_tensors(specs)
     ]
     sequences = TOKENS if is_decode else BATCH
     mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype) if is_prefill else None

@@ -27,7 +27,7 @@ from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.caches import pack_caches, round_prefill
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
-from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, cache_names
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, named_tensors
 from atb_core.models.runtime.inputs import CONSTANT_INPUTS
 
 VariantKey = frozenset[str]
@@ -106,7 +106,7 @@ class KVBinding:
 
     def __init__(self, specs: Sequence[KVCacheSpec]) -> None:
         self._counts = [len(spec.tensors) for spec in specs]
-        self._names = [*chain.from_iterable(cache_names(specs))]
+        self._names = [*chain.from_iterable(named_tensors(specs))]
         self.generation = 0
         self.block_size = 0
         self.slots = 0
@@ -199,7 +199,7 @@ class VariantStore:
         self._features = features
         self._record = record
         self._packed_kv = packed_kv and backend.packs_caches
-        self._cache_names = frozenset(chain.from_iterable(cache_names(specs)))
+        self._cache_names = frozenset(chain.from_iterable(named_tensors(specs)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
         """Returns the variant of a base, such as "prefill", with the active features, built on first use.
