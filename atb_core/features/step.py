@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Step"]
 
 #: `(k_cache, v_cache)` of each layer, each `[blocks, block_size, num_kv_heads, head_dim]`.
-KVCache: TypeAlias = "Sequence[tuple[Array, Array]]"
+KVCache: TypeAlias = "Sequence[tuple[Array, ...]]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

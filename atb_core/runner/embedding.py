@@ -107,7 +107,7 @@ def embed_all(
     """
     for batch in batches(prompts, max_tokens):
         prompt, parts = batch[0], []
-        if len(prompt) > max_tokens and model.mixed_steps_problem(cache.layout.block_size) is None:
+        if len(prompt) > max_tokens and model.mixed_steps_problem(cache.blocks.block_size) is None:
             blocks = cache.blocks.blocks_for(len(prompt))
             kv_cache, table = cache.another(blocks), np.arange(blocks, dtype=np.int32)[None]
             chunks = [(start, [prompt[start : start + max_tokens]]) for start in range(0, len(prompt), max_tokens)]

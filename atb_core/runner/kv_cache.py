@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, to_torch
-from atb_core.graph.dtype import DataType
-from atb_core.graph.ops.attention import cache_width
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.runner.block_manager import BlockManager
 
 if TYPE_CHECKING:
@@ -30,30 +28,9 @@ _log = logging.getLogger(__name__)
 _SHARE_OF_AVAILABLE = 0.5
 
 
-@dataclass(frozen=True)
-class CacheLayout:
-    """Shape of one layer's keys (and of its values): [num_blocks, block_size, num_kv_heads, width]."""
-
-    num_layers: int
-    num_kv_heads: int
-    width: int
-    block_size: int
-    dtype: DataType
-
-    @classmethod
-    def of(cls, model: CausalLM, block_size: int) -> CacheLayout:
-        """Returns the layout of a model's cache; `width` is the head size, in int8 with the bytes of a scale."""
-        status, dtype = model.model_status, model.cache_dtype
-        return cls(status.num_layers, status.num_kv_heads, cache_width(status.head_dim, dtype), block_size, dtype)
-
-    @property
-    def bytes_per_block(self) -> int:
-        """Size of one block of the keys and values of all layers."""
-        return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.width * self.dtype.itemsize
-
-
 def plan_cache(
-    layout: CacheLayout,
+    bytes_per_block: int,
+    block_size: int,
     *,
     context_len: int,
     max_model_len: int | None,
@@ -64,8 +41,9 @@ def plan_cache(
 ) -> tuple[int, int]:
     """Chooses the number of blocks: as given, or enough for a full batch of full contexts if memory allows.
 
-    The options are those of `ModelRunner`. Without `max_model_len` the context may be shorter than `context_len`, the
-    model's, if that does not fit in memory. `available` is the memory that may be used, in bytes; `None` if unknown.
+    `bytes_per_block` are of all layers. The options are those of `ModelRunner`. Without `max_model_len` the context may
+    be shorter than `context_len`, the model's, if that does not fit in memory. `available` is the memory that may be
+    used, in bytes; `None` if unknown.
 
     Returns:
         The number of blocks, and the longest context that they hold, in tokens.
@@ -74,11 +52,11 @@ def plan_cache(
         EngineError: What was given does not fit in memory, or the blocks cannot hold one full context.
     """
     wanted_len = max_model_len or context_len
-    per_context = -(-wanted_len // layout.block_size)
+    per_context = -(-wanted_len // block_size)
     if num_blocks is None and kv_cache_memory_bytes is not None:
-        num_blocks = kv_cache_memory_bytes // layout.bytes_per_block
+        num_blocks = kv_cache_memory_bytes // bytes_per_block
     if num_blocks is not None:
-        needed = num_blocks * layout.bytes_per_block
+        needed = num_blocks * bytes_per_block
         if available is not None and needed > available:
             raise EngineError(
                 f"A key/value cache of {num_blocks} blocks takes {_mib(needed)}, but only {_mib(available)} of "
@@ -88,25 +66,26 @@ def plan_cache(
     else:
         num_blocks = per_context * max_num_seqs
         if available is not None:
-            num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // layout.bytes_per_block)
+            num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // bytes_per_block)
     if num_blocks >= per_context:
         return num_blocks, wanted_len
-    held_len = num_blocks * layout.block_size
+    held_len = num_blocks * block_size
     if max_model_len is not None or held_len < 1:
         raise EngineError(
             f"One context of {wanted_len} tokens takes {per_context} blocks of the key/value cache "
-            f"({_mib(per_context * layout.bytes_per_block)}), but there are {num_blocks} "
-            f"({_mib(num_blocks * layout.bytes_per_block)})",
+            f"({_mib(per_context * bytes_per_block)}), but there are {num_blocks} "
+            f"({_mib(num_blocks * bytes_per_block)})",
             hint="Lower max_model_len, or raise num_blocks or kv_cache_memory_bytes.",
         )
     _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", held_len, context_len)
     return num_blocks, held_len
 
 
-def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) -> list[tuple[Array, Array]]:
-    """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
-    shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.width)
-    return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
+def allocate(
+    specs: Iterable[KVCacheSpec], num_blocks: int, block_size: int, make: Allocate = host_zeros
+) -> list[tuple[Array, ...]]:
+    """Allocates the cache of each layer, in memory of the host or of the device that `make` allocates on."""
+    return [tuple(make(each.shape(num_blocks, block_size), each.dtype) for each in spec.tensors) for spec in specs]
 
 
 class PagedCache:
@@ -115,33 +94,33 @@ class PagedCache:
     The options are those of `plan_cache`.
 
     Attributes:
-        layout: Shape of the caches of a layer.
         num_blocks: Number of blocks.
         max_model_len: Longest context that they hold, in tokens.
-        caches: Keys and values of each layer.
+        caches: The tensors of each layer.
         blocks: Owners of the blocks.
         others: The first keys of each cache that `another` made, by their `id`.
     """
 
     def __init__(self, model: CausalLM, block_size: int, **options: Any) -> None:
-        self.layout = CacheLayout.of(model, block_size)
+        specs = model.kv_cache_specs
+        bytes_per_block = block_size * sum(spec.bytes_per_token for spec in specs)
         available = model.backend.available_memory()
         if available is not None:
             available = max(0, available - model.mapped_bytes)
-        self.num_blocks, self.max_model_len = plan_cache(self.layout, available=available, **options)
-        self._make = model.backend.allocate
-        self.caches = allocate(self.layout, self.num_blocks, self._make)
+        self.num_blocks, self.max_model_len = plan_cache(bytes_per_block, block_size, available=available, **options)
+        self._allocate = functools.partial(allocate, specs, block_size=block_size, make=model.backend.allocate)
+        self.caches = self._allocate(self.num_blocks)
         self.blocks = BlockManager(self.num_blocks, block_size)
         self.others: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     @functools.cached_property
-    def tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer as torch tensors, which share the memory."""
+    def tensors(self) -> list[tuple[torch.Tensor, ...]]:
+        """The caches as torch tensors, which share the memory."""
         return as_tensors(self.caches)
 
-    def another(self, num_blocks: int, convert: Callable[..., Any] = list) -> list[tuple[Any, Any]]:
+    def another(self, num_blocks: int, convert: Callable[..., Any] = list) -> list[tuple[Any, ...]]:
         """Allocates caches of `num_blocks` blocks with the same layout, as `convert` makes them of arrays."""
-        made: list[tuple[Any, Any]] = convert(allocate(self.layout, num_blocks, self._make))
+        made: list[tuple[Any, ...]] = convert(self._allocate(num_blocks))
         self.others[id(made[0][0])] = made[0][0]
         return made
 
@@ -151,9 +130,9 @@ class PagedCache:
         self.__dict__.get("tensors", []).clear()
 
 
-def as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Returns keys and values of each layer as torch tensors, which share the memory."""
-    return [(to_torch(keys), to_torch(values)) for keys, values in caches]
+def as_tensors(caches: list[tuple[Array, ...]]) -> list[tuple[torch.Tensor, ...]]:
+    """Returns the caches of each layer as torch tensors, which share the memory."""
+    return [tuple(map(to_torch, layer)) for layer in caches]
 
 
 def _mib(nbytes: int) -> str:

@@ -121,7 +121,8 @@ def load_model(
     """
     num_threads, processes = _threads_of_each(num_threads, tensor_parallel_size), max(tensor_parallel_size, world_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
-    engines.check_model(config.data_type, config.head_dim or 0)
+    for head_dim in sorted({(config.heads_of(i) or config).head_dim or 0 for i in range(config.num_hidden_layers)}):
+        engines.check_model(config.data_type, head_dim)
     variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
     same: Any = {"features": list(features), "kv_cache_dtype": kv_cache_dtype, "max_model_len": max_model_len}
     if group is None and processes > 1:

@@ -19,6 +19,7 @@ from atb_core.errors import RequestError
 from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import dtype_to_torch
+from atb_core.layers.attention.kv_cache_spec import head_dims
 from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.plugin_errors import plugin_errors
@@ -188,7 +189,7 @@ class ModelRunner:
         status = model.model_status
         self.num_layers, self.num_heads = status.num_layers, status.num_heads
         self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
-        self.block_size = block_size or model.backend.block_size(status.head_dim)
+        self.block_size = block_size or min(map(model.backend.block_size, head_dims(model.kv_cache_specs)))
         self._cache = PagedCache(model, self.block_size, max_num_seqs=max_num_seqs or _FULL_CONTEXTS, **options)
         self.num_blocks, self.max_model_len = self._cache.num_blocks, self._cache.max_model_len
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
@@ -259,10 +260,11 @@ class ModelRunner:
         return dtype_to_torch(self.config.data_type)
 
     @property
-    def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def kv_cache(self) -> list[tuple[torch.Tensor, ...]]:
         """Keys and values of each layer as tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4 in int8)].
 
-        The CPU engine has the elements of a block in an order of its own, in bfloat16; blocks may be copied whole.
+        Layers may have others, see `model.kv_cache_specs`. The CPU engine has the elements of a block in an order of
+        its own, in bfloat16; blocks may be copied whole.
         """
         return self._cache.tensors
 
@@ -309,7 +311,7 @@ class ModelRunner:
         """
         self.model.lora.unload(name)
 
-    def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, ...]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
         _ = self.model  # refuses a closed runner
@@ -320,7 +322,7 @@ class ModelRunner:
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
         is_prefill: bool,
-        kv_cache: list[tuple[torch.Tensor, torch.Tensor]],
+        kv_cache: list[tuple[torch.Tensor, ...]],
         block_tables: torch.Tensor,
         slots: torch.Tensor,
         input_lengths: torch.Tensor,

@@ -245,6 +245,7 @@ void lower_paged_attention(Lowering& l) {
 // Writes the caches, which ATB requires among the outputs, too.
 void lower_reshape_and_cache(Lowering& l) {
   refuse_int8(l);
+  l.require(!l.same(2, 3), "the cache has keys and values in one tensor; give each a tensor");
   l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
   require_type(l, 1, "v", l.input(0).dtype);
   check_cached_rows(l);

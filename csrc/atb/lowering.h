@@ -70,6 +70,10 @@ class Lowering {
   int rank(int input_index) const { return static_cast<int>(input(input_index).shape.size()); }
   // Returns the size of an input if it is a number, nothing if it is symbolic.
   std::optional<int64_t> size(int input_index, int axis) const;
+  // Returns true if two inputs are one tensor.
+  bool same(int one, int other) const {
+    return node_.inputs[static_cast<size_t>(one)] == node_.inputs[static_cast<size_t>(other)];
+  }
   // Returns true if only ops of this name read the input.
   bool read_only_by(int index, std::string_view op) const;
   // Returns true if a node reads the output.

@@ -229,7 +229,7 @@ def took_part(row: Row, runner: ModelRunner, outputs: list[Any], phases: list[st
         assert sum(output.metrics.num_draft_tokens for output in outputs) > 0
     if row["processes"] is not NOTHING:
         assert runner._group is not None and runner._group.world_size == 2
-    assert (model.layer_kinds.window is not None) == (row["window"] is not NOTHING)
+    assert (model.window is not None) == (row["window"] is not NOTHING)
     assert (runner.kv_cache[0][0].dtype is torch.int8) == (row["cache"] is not NOTHING)
     used = {name for key in model.variants.variants for name in key}
     if row["adapters"] is not NOTHING:

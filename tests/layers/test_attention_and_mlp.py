@@ -13,6 +13,7 @@ from atb_core import nn
 from atb_core.errors import GraphError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.linear.linear import ColumnParallelLinear
@@ -47,7 +48,8 @@ def test_attention_of_a_prompt(heads: tuple[int, int], qk_norm: bool, bias: bool
         num_attention_heads=heads[0], num_key_value_heads=heads[1], head_dim=16, use_qk_norm=qk_norm
     ).hf_config
     layer = Attention(config, None, "a", qkv_bias=bias, dense_bias=bias)
-    inputs = symbolic_inputs(ModelStatus.from_config(config), DataType.FLOAT, "prefill")
+    specs = [KVCacheSpec.of_heads(heads[1], 16, DataType.FLOAT)]
+    inputs = symbolic_inputs(specs, [config.rope()], DataType.FLOAT, "prefill")
     tables = (Tensor("cos", (TOKENS, 16), DataType.FLOAT), Tensor("sin", (TOKENS, 16), DataType.FLOAT))
 
     def record() -> Tensor:

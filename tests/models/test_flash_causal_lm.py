@@ -185,7 +185,7 @@ class Step:
         ({"kv_cache": 3}, r"kv_cache must be a list of \(k_cache, v_cache\), not int"),
         ({"kv_cache": torch.zeros(2)}, r"kv_cache must be a list of \(k_cache, v_cache\), not Tensor"),
         ({"kv_cache": [None]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
-        ({"kv_cache": [(torch.zeros(1),) * 3]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
+        ({"kv_cache": [(torch.zeros(1),) * 3]}, "3 tensors for 2 layers"),
         ({"kv_cache": [(None, None)] * 2}, "kv_cache has something that is neither a torch.Tensor nor a numpy array"),
         ({"kv_cache": []}, "0 tensors for 2 layers"),
         ({"is_prefill": False}, "needs block_tables"),

@@ -19,7 +19,7 @@ from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseLayer, DecoderLayer, DecoderModel
 from atb_core.models.base.window_config import WindowConfig
-from atb_core.models.runtime.inputs import LayerKinds, window_inputs, window_mask
+from atb_core.models.runtime.inputs import single_window, window_inputs, window_mask
 from atb_core.models.runtime.rotary import Frequencies, rope_frequencies
 from atb_testing.driver import PagedDriver
 
@@ -82,9 +82,9 @@ def test_the_mask_of_a_window_has_a_limit() -> None:
 
 
 def test_one_model_has_one_window() -> None:
-    assert LayerKinds((None,) * 3, (8, None, 8)).window == 8
+    assert single_window([8, None, 8]) == 8
     with pytest.raises(ConfigError, match=r"different sliding windows \(4, 8\)"):
-        _ = LayerKinds((None,) * 2, (8, 4)).window
+        single_window([8, 4])
 
 
 def test_a_model_whose_layers_have_two_windows_is_refused_by_its_configuration() -> None:

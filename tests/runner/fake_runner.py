@@ -19,6 +19,7 @@ from atb_core.engine import get_backend
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.models.base.config import BaseConfig
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.tokenizer import Tokenizer
@@ -31,7 +32,8 @@ GENERATION_CONFIG: dict[str, Any] = {"max_new_tokens": 7, "repetition_penalty": 
 class FamilyModel:
     """A FakeModel where the runner expects a family's."""
 
-    dtype = cache_dtype = DataType.FLOAT
+    dtype = DataType.FLOAT
+    kv_cache_specs = (KVCacheSpec.of_heads(1, 2, DataType.FLOAT),)
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
     mindie_llm_config = types.SimpleNamespace(mapping=Mapping())

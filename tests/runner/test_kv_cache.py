@@ -12,19 +12,20 @@ from atb_core.engine.host_memory import available_memory
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import dtype_of, to_numpy
 from atb_core.graph.dtype import DataType
-from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
+from atb_core.runner.kv_cache import allocate, plan_cache
 
 # 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
-LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, width=8, block_size=16, dtype=DataType.BF16)
+SPECS = [KVCacheSpec.of_heads(2, 8, DataType.BF16)] * 3
 BLOCK = 16 * 2 * 8 * 2 * 2 * 3
 
 
 def plan(**options: Any) -> tuple[int, int]:
-    return plan_cache(LAYOUT, **{"context_len": 100, "max_model_len": None, "max_num_seqs": 4, **options})
+    return plan_cache(BLOCK, 16, **{"context_len": 100, "max_model_len": None, "max_num_seqs": 4, **options})
 
 
 def test_the_size_of_a_block() -> None:
-    assert LAYOUT.bytes_per_block == BLOCK
+    assert 16 * sum(spec.bytes_per_token for spec in SPECS) == BLOCK
 
 
 def test_by_default_a_full_batch_of_full_contexts_fits() -> None:
@@ -59,8 +60,8 @@ def test_more_than_there_is_is_an_error() -> None:
 
 @pytest.mark.parametrize("dtype", [DataType.FLOAT, DataType.FLOAT16, DataType.BF16])
 def test_allocation_is_zero_aligned_and_contiguous(dtype: DataType) -> None:
-    layout = CacheLayout(2, 3, 4, 5, dtype)
-    layers = allocate(layout, 7)
+    specs = [KVCacheSpec.of_heads(3, 4, dtype)] * 2
+    layers = allocate(specs, 7, 5)
     assert len(layers) == 2
     arrays = [to_numpy(array) for layer in layers for array in layer]
     assert len({array.ctypes.data for array in arrays}) == 4
@@ -71,13 +72,13 @@ def test_allocation_is_zero_aligned_and_contiguous(dtype: DataType) -> None:
         assert array.ctypes.data % 64 == 0
         assert not array.any()
         array.fill(1)
-    assert sum(array.nbytes for array in arrays) == 7 * layout.bytes_per_block
+    assert sum(array.nbytes for array in arrays) == 7 * 5 * sum(spec.bytes_per_token for spec in specs)
 
 
 def test_a_large_cache_costs_only_what_is_used() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    layout = CacheLayout(1, 1, 64, 128, DataType.BF16)
-    ((keys, _),) = allocate(layout, (2 << 30) // layout.bytes_per_block)
+    spec = KVCacheSpec.of_heads(1, 64, DataType.BF16)
+    ((keys, _),) = allocate([spec], (2 << 30) // (128 * spec.bytes_per_token), 128)
     keys[-1] = 1
     assert (to_numpy(keys)[-1] == 1).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
@@ -85,7 +86,7 @@ def test_a_large_cache_costs_only_what_is_used() -> None:
 
 def test_what_the_system_refuses_is_an_error() -> None:
     with pytest.raises(EngineError, match="which the system refuses"):
-        allocate(LAYOUT, 1 << 45)
+        allocate(SPECS, 1 << 45, 16)
 
 
 def test_available_memory_is_a_plausible_number() -> None:

@@ -13,10 +13,14 @@ from atb_core.graph.passes.rewrite import Rewriter
 
 
 def round_prefill(network: Network) -> Network:
-    """Makes prefill attend to keys and values as the int8 cache has them, so that chunks of a prompt change no bit."""
+    """Makes prefill attend to keys and values as an int8 cache has them, so that chunks of a prompt change no bit."""
+    stored = {node.inputs[:2]: node.op.int8_kv for node in network.nodes if isinstance(node.op, ReshapeAndCache)}
     rewriter = Rewriter(network)
     for node in network.nodes:
-        op = replace(node.op, int8_kv=True) if isinstance(node.op, SelfAttention) else node.op
+        op = node.op
+        if isinstance(op, SelfAttention):
+            # Keys that are stored by another op or in another shape count as int8: most models have no other cache.
+            op = replace(op, int8_kv=stored.get(node.inputs[1:3], True))
         rewriter.keep(replace(node, op=op))
     return rewriter.finish()
 
@@ -34,7 +38,9 @@ def pack_caches(network: Network, names: Collection[str]) -> Network:
         if not touched:
             rewriter.keep(node)
         elif isinstance(node.op, (PagedAttention, ReshapeAndCache)):
-            rewriter.keep(replace(node, op=replace(node.op, packed_kv=not node.op.int8_kv)))
+            # Keys have another order than values, so a tensor that is both has none.
+            packed = len({*touched}) == 2 and not node.op.int8_kv
+            rewriter.keep(replace(node, op=replace(node.op, packed_kv=packed)))
         else:
             raise GraphError(
                 f"{node} uses {touched[0]!r}, whose elements this engine keeps in an order of its own",

@@ -17,7 +17,8 @@ class AttentionMetadata:
     Attributes:
         cos, sin: `[T, rotated]`, the rows of the rotary tables for the step's tokens; `None` for a layer without
             rotation. `rotated` is the number of elements of each head that are rotated, mostly `head_dim`.
-        k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`, the layer's cache, which attention writes.
+        k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`, the layer's cache, which attention writes; or
+            what `kv_cache_spec` of the model declares: its first and its last tensor, so that one can be both.
         slots: `[T]` int32, each token's place in the cache; negative for a token that is not stored.
         input_lengths: `[B]` int32; new tokens of each sequence in prefill; else the number of tokens in the cache that
             the last new one sees, itself included.

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from atb_core.errors import ConfigError, shown
 from atb_core.graph.dtype import DataType
@@ -17,12 +17,20 @@ from atb_core.models.base.config_fields import refuse_unread, unread_fields
 from atb_core.models.runtime.rope_scaling import Rope, RopeScaling, check_number
 from atb_core.names import DTYPES
 
-__all__ = ["BaseConfig", "Rope"]
+__all__ = ["BaseConfig", "LayerHeads", "Rope"]
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
 # Types of the class attributes that become fields.
 _PLAIN = (bool, int, float, str, list, dict, set, tuple, type(None))
+
+
+class LayerHeads(NamedTuple):
+    """The numbers of heads of queries and of keys and values in one layer, and the elements of a head."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
 
 
 @dataclass
@@ -211,18 +219,21 @@ class BaseConfig:
         kinds = [kind for kind in by_kind.values() if isinstance(kind, Mapping)] if isinstance(by_kind, Mapping) else []
         return max(rope.context_length for rope in ([self.rope(kind) for kind in kinds] or [self.rope()]))
 
-    def rope(self, parameters: Mapping[str, Any] | None = None, *, interleaved: bool = False) -> Rope:
+    def rope(
+        self, parameters: Mapping[str, Any] | None = None, *, interleaved: bool = False, head_dim: int | None = None
+    ) -> Rope:
         """Returns settings of rotary embedding.
 
         Args:
             parameters: such as one of `rope_parameters` for a kind of layer; by default the configuration's own fields.
             interleaved: see `Rope`.
+            head_dim: of layers whose heads have a size of their own.
         """
         values = {} if parameters is None else _rope_values({"rope_scaling": parameters}, set())
         scaling = self.rope_scaling if parameters is None else values["rope_scaling"]
         part = values.get("partial_rotary_factor", getattr(self, "partial_rotary_factor", 1.0))
         check_number("partial_rotary_factor", part, 0.0, 1.0)
-        size, theta = int((self.head_dim or 0) * part), values.get("rope_theta", self.rope_theta)
+        size, theta = int((head_dim or self.head_dim or 0) * part), values.get("rope_theta", self.rope_theta)
         if size < 2 or size % 2:
             raise ConfigError(
                 f"partial_rotary_factor = {part} rotates {size} elements of a head; it must be an even number"
@@ -235,7 +246,15 @@ class BaseConfig:
 
         A `partial_rotary_factor` counts if the family's class has the field.
         """
-        return self.rope()
+        heads = self.heads_of(layer_idx)
+        return self.rope(head_dim=None if heads is None else heads.head_dim)
+
+    def heads_of(self, layer_idx: int) -> LayerHeads | None:
+        """Returns the heads of layer `layer_idx`; `None` if they are the configuration's.
+
+        A family whose layers differ in heads overrides this.
+        """
+        return None
 
     def window_of(self, layer_idx: int) -> int | None:
         """Returns the number of tokens that a token of layer `layer_idx` sees, itself included; `None` for all.

@@ -27,13 +27,14 @@ from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, head_dims
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
-    LayerKinds,
     bounds,
     check_step,
     mixed_mask,
+    single_window,
     symbolic_inputs,
     table_names,
     triangular_mask,
@@ -99,8 +100,12 @@ class FlashCausalLMV3(nn.Module):
         self.model_status = self.model_status_cls.from_config(mindie_llm_config)
         self.infer_param = InferenceParameter(config.data_type, self.max_model_len)
         layers = range(config.num_hidden_layers)
-        #: Rotation and window of each layer, from the configuration.
-        self.layer_kinds = LayerKinds(tuple(map(config.rope_of, layers)), tuple(map(config.window_of, layers)))
+        #: The sizes with the heads of each layer.
+        self.layer_status = [self.model_status.of_layer(config, layer) for layer in layers]
+        #: The settings of rotary embedding of each layer, `None` for a layer without.
+        self.ropes = [config.rope_of(layer) for layer in layers]
+        #: The number of tokens that a token sees in layers with a window, itself included.
+        self.window = single_window(map(config.window_of, layers))
 
     @property
     def dtype(self) -> DataType:
@@ -115,6 +120,16 @@ class FlashCausalLMV3(nn.Module):
             seq_len: length of the sequence; `None` for frequencies that no length changes.
         """
         return rope_frequencies(rope, seq_len)
+
+    def kv_cache_spec(self, layer_idx: int, dtype: DataType) -> KVCacheSpec:
+        """Returns what layer `layer_idx` keeps of a token, keys and values; override it for a cache of your own.
+
+        Args:
+            layer_idx: number of the layer, from 0.
+            dtype: element type of caches that the user chose, the model's or INT8.
+        """
+        heads = self.layer_status[layer_idx]
+        return KVCacheSpec.of_heads(heads.num_kv_heads, heads.head_dim, dtype)
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns its outputs by name, the logits as `model_out`."""
@@ -188,6 +203,8 @@ class CausalLM(FlashCausalLMV3):
         with recording_in(mindie_llm_config.mapping.group):
             super().__init__(mindie_llm_config, weight_loader, **kwargs)
         self.cache_dtype = DataType.INT8 if kv_cache_dtype == "int8" else self.dtype
+        #: The cache of each layer, from which come its memory, its inputs of networks and the checks of steps.
+        self.kv_cache_specs = [self.kv_cache_spec(i, self.cache_dtype) for i in range(len(self.layer_status))]
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
@@ -198,7 +215,7 @@ class CausalLM(FlashCausalLMV3):
         self.mapped_bytes = 0
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
-            self.model_status.num_layers,
+            self.kv_cache_specs,
             self._symbolic_inputs,
             [self.hidden_states, *self.features],
             self._record,
@@ -208,8 +225,9 @@ class CausalLM(FlashCausalLMV3):
         self.before_step: Callable[[Step], None] | None = None
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
         self.lora = manager(self)
-        self._kv = KVBinding(self.model_status.num_layers)
-        ropes = self.layer_kinds.tables or [self.config.rope()]
+        self._kv = KVBinding(self.kv_cache_specs)
+        # The different settings, each of which needs tables.
+        ropes = self._tables = [*dict.fromkeys(rope for rope in self.ropes if rope)] or [self.config.rope()]
         copied = self.backend.copies_constants
         self._positions = PositionEmbedding(ropes, self.dtype, self.max_model_len, self.rope_frequencies, copied)
         self._table_names = [name for index in range(len(ropes)) for name in table_names(index)]
@@ -218,8 +236,7 @@ class CausalLM(FlashCausalLMV3):
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
         masked = self.backend.masks_new_tokens
-        kinds, cache_dtype = self.layer_kinds, self.cache_dtype
-        return symbolic_inputs(self.model_status, self.dtype, phase, kinds, masked=masked, cache_dtype=cache_dtype)
+        return symbolic_inputs(self.kv_cache_specs, self._tables, self.dtype, phase, self.window, masked=masked)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -254,13 +271,14 @@ class CausalLM(FlashCausalLMV3):
             # One that stacks on nothing is never active.
             if problem is None and (feature.is_stackable(["prefill"]) or feature.is_stackable(["decode"])):
                 problem = feature.stacking_problem(["mixed"])
-        if problem is None and block_size is not None:
-            problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
+        if block_size is not None:
+            for head_dim in head_dims(self.kv_cache_specs):
+                problem = problem or self.backend.mixed_steps_problem(head_dim, block_size)
         return problem
 
     @functools.cached_property
     def _mixed_variant_problem(self) -> str | None:
-        if self.layer_kinds.window is not None:
+        if self.window is not None:
             return (
                 "in the cache of a sliding window, later tokens of a step take the place of ones that earlier ones see"
             )
@@ -430,7 +448,7 @@ class CausalLM(FlashCausalLMV3):
             available["q_lens"] = step.q_lens
             if self.backend.masks_new_tokens:
                 available["mixed_mask"] = mixed_mask(to_numpy(step.q_lens), to_numpy(lengths), self.dtype)
-        window = self.layer_kinds.window
+        window = self.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
             if bounds(available["window_slots"])[1] >= self._kv.slots:

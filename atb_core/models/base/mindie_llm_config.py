@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from atb_core.errors import ConfigError
 from atb_core.nn.distributed.mapping import Mapping
 
 if TYPE_CHECKING:
@@ -46,6 +48,25 @@ class ModelStatus:
         assert config.num_key_value_heads is not None
         assert config.head_dim is not None
         return cls(config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+
+    def of_layer(self, config: BaseConfig, layer_idx: int) -> Self:
+        """Returns the sizes with the heads that `config.heads_of` gives layer `layer_idx`, if it gives any.
+
+        Raises:
+            ConfigError: such heads are impossible.
+        """
+        heads = config.heads_of(layer_idx)
+        if heads is None:
+            return self
+        if min(heads) < 1 or heads.num_heads % heads.num_kv_heads or heads.head_dim % 2:
+            raise ConfigError(
+                f"layer {layer_idx} cannot have {heads.num_heads} heads of queries and {heads.num_kv_heads} of keys, "
+                f"of {heads.head_dim} elements",
+                hint="The first number must be a multiple of the second, and the third one even.",
+            )
+        own = copy.copy(self)
+        vars(own).update(heads._asdict())
+        return own
 
     num_hidden_layers = property(lambda self: self.num_layers)
     num_attention_heads = property(lambda self: self.num_heads)

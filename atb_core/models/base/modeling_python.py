@@ -52,7 +52,7 @@ class BaseLayer(Layer):
     ) -> None:
         own_prefix = f"{prefix}.layers.{layer_idx}" if prefix else f"layers.{layer_idx}"
         metadata = config_metadata or ModelStatus.from_config(config)
-        super().__init__(config, file_loader, own_prefix, metadata, infer_param)
+        super().__init__(config, file_loader, own_prefix, metadata.of_layer(config, layer_idx), infer_param)
         self.layer_idx = layer_idx
         # The migration guide creates the one and calls the other.
         self.add_aliases({"input_layernorm": "input_layer_norm"})

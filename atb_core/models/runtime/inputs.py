@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,8 @@ from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
-from atb_core.graph.ops.attention import cache_width
 from atb_core.graph.tensor import Tensor
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, named_tensors
 from atb_core.models.runtime.rope_scaling import Rope
 
 #: Side of the triangular mask that prefill attention gets.
@@ -32,40 +31,12 @@ TOKENS, BATCH, ROWS, POSITIONS, LONGEST = map(Dim, ("tokens", "batch", "rows", "
 BLOCKS, BLOCK_SIZE, MAX_BLOCKS = Dim("blocks"), Dim("block_size"), Dim("max_blocks")
 
 
-class DecoderSizes(Protocol):
-    """The sizes that a decoder's inputs depend on; `ModelStatus` has them."""
-
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-
-
-@dataclass(frozen=True)
-class LayerKinds:
-    """The differences between the layers of a model, besides weights; one entry for each layer.
-
-    Attributes:
-        ropes: the settings of rotary embedding, `None` for a layer without.
-        windows: the number of tokens that a token sees, itself included; `None` for all.
-    """
-
-    ropes: tuple[Rope | None, ...]
-    windows: tuple[int | None, ...]
-
-    @cached_property
-    def tables(self) -> list[Rope]:
-        """Returns the different settings of rotary embedding, each of which needs tables."""
-        return list(dict.fromkeys(rope for rope in self.ropes if rope is not None))
-
-    @cached_property
-    def window(self) -> int | None:
-        """Returns the window, of which a model may have one."""
-        windows = sorted({window for window in self.windows if window is not None})
-        if len(windows) > 1:
-            raise ConfigError(
-                f"layers with different sliding windows ({', '.join(map(str, windows))}) are not supported"
-            )
-        return windows[0] if windows else None
+def single_window(windows: Iterable[int | None]) -> int | None:
+    """Returns the window of the layers that have one; ConfigError if there are several."""
+    different = sorted({window for window in windows if window is not None})
+    if len(different) > 1:
+        raise ConfigError(f"layers with different sliding windows ({', '.join(map(str, different))}) are not supported")
+    return different[0] if different else None
 
 
 def table_names(index: int) -> tuple[str, str]:
@@ -73,31 +44,28 @@ def table_names(index: int) -> tuple[str, str]:
     return (f"cos_table_{index}", f"sin_table_{index}") if index else ("cos_table", "sin_table")
 
 
-def cache_names(num_layers: int) -> list[tuple[str, str]]:
-    """Returns the names of the inputs with the keys and with the values of each layer."""
-    return [(f"layer_{layer}_k_cache", f"layer_{layer}_v_cache") for layer in range(num_layers)]
-
-
 def symbolic_inputs(
-    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None, *, masked: bool = False,
-    cache_dtype: DataType | None = None,
+    specs: Sequence[KVCacheSpec], tables: Sequence[Rope], dtype: DataType, phase: str, window: int | None = None, *,
+    masked: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the keyword arguments of a model's symbolic `forward` for a phase, see `Step.phase`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
-    Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name. Only in
-    mixed steps there is `q_lens`; if `masked`, they have a mask for each token. Caches are of `cache_dtype`, if given.
+    Models with several `tables`, or a window, get the inputs of those layers as `layer_inputs`, by name. Only in mixed
+    steps there is `q_lens`; if `masked`, they have a mask for each token.
     """
     is_prefill, is_decode = phase == "prefill", phase == "decode"
     integer, index = DataType.INT32, DataType.INT64
-    sizes = [rope.size for rope in kinds.tables] if kinds is not None else []
-    table = (POSITIONS, sizes[0] if sizes else status.head_dim)
-    further = [Tensor(n, (POSITIONS, size), dtype) for i, size in enumerate(sizes) if i for n in table_names(i)]
-    if kinds is not None and kinds.window is not None:
+    cos_table, sin_table, *further = (
+        Tensor(name, (POSITIONS, rope.size), dtype) for i, rope in enumerate(tables) for name in table_names(i)
+    )
+    if window is not None:
         full, counts = ("window_mask", (LONGEST, LONGEST), dtype), ("window_lengths", (TOKENS,), integer)
         further += [Tensor("window_slots", (TOKENS,), integer), Tensor(*(full if is_prefill else counts))]
-    cached = cache_dtype or dtype
-    cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, cache_width(status.head_dim, cached))
+    caches = [
+        [Tensor(name, each.shape(BLOCKS, BLOCK_SIZE), each.dtype) for name, each in layer.items()]
+        for layer in named_tensors(specs)
+    ]
     sequences = TOKENS if is_decode else BATCH
     mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype) if is_prefill else None
     if phase == "mixed" and masked:
@@ -105,10 +73,10 @@ def symbolic_inputs(
     return {
         "input_ids": Tensor("input_ids", (TOKENS,), index),
         "position_ids": Tensor("position_ids", (TOKENS,), index),
-        "cos_table": Tensor("cos_table", table, dtype),
-        "sin_table": Tensor("sin_table", table, dtype),
-        "k_caches": [Tensor(keys, cache, cached) for keys, _ in cache_names(status.num_layers)],
-        "v_caches": [Tensor(values, cache, cached) for _, values in cache_names(status.num_layers)],
+        "cos_table": cos_table,
+        "sin_table": sin_table,
+        "k_caches": [cache[0] for cache in caches],
+        "v_caches": [cache[-1] for cache in caches],
         "slots": Tensor("slots", (TOKENS,), integer),
         "attention_mask": mask,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),

@@ -27,7 +27,8 @@ from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.caches import pack_caches, round_prefill
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
-from atb_core.models.runtime.inputs import CONSTANT_INPUTS, cache_names
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec, named_tensors
+from atb_core.models.runtime.inputs import CONSTANT_INPUTS
 
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
@@ -103,8 +104,9 @@ class KVBinding:
     torch tensors are compared too, because their storage can be replaced in place.
     """
 
-    def __init__(self, num_layers: int) -> None:
-        self.num_layers = num_layers
+    def __init__(self, specs: Sequence[KVCacheSpec]) -> None:
+        self._counts = [len(spec.tensors) for spec in specs]
+        self._names = [*chain.from_iterable(named_tensors(specs))]
         self.generation = 0
         self.block_size = 0
         self.slots = 0
@@ -113,13 +115,13 @@ class KVBinding:
         self._foreign: list[Any] = []
         self._places: list[int] = []
         # The tuples that hold the tensors; `None` for lists, which may hold others by the next step.
-        self._pairs: list[tuple[Array, Array]] | None = None
+        self._pairs: list[tuple[Array, ...]] | None = None
 
     def update(self, kv_cache: KVCache) -> None:
         """Takes the cache of a step.
 
         Raises:
-            RequestError: it is no list with a pair of tensors for each layer, or they have no four dimensions.
+            RequestError: it is no list with the tensors of each layer, or they have no four dimensions.
         """
         # Maps, because this runs over every layer in every step.
         pairs = self._pairs
@@ -131,9 +133,10 @@ class KVBinding:
         is_known = self.generation > 0 and _same(tensors, self._tensors)
         if is_known and [value.data_ptr() for value in self._foreign] == self._places:
             return
-        if len(tensors) != 2 * self.num_layers:
+        if [*map(len, kv_cache)] != self._counts:
             raise RequestError(
-                f"the KV cache has {len(tensors)} tensors for {self.num_layers} layers", hint="Give (k, v) per layer."
+                f"the KV cache has {len(tensors)} tensors for {len(self._counts)} layers",
+                hint="Give (k, v) per layer, or what the model's kv_cache_specs say.",
             )
         if tensors[0].ndim != 4:
             raise RequestError(f"a KV cache must be [blocks, block_size, heads, size], not {list(tensors[0].shape)}")
@@ -149,7 +152,7 @@ class KVBinding:
         """Gives the cache to the variant's engine if the engine does not have it yet."""
         if variant.kv_generation == self.generation:
             return
-        named = dict(zip(chain.from_iterable(cache_names(self.num_layers)), self._tensors, strict=True))
+        named = dict(zip(self._names, self._tensors, strict=True))
         variant.engine.set_kv_caches({name: named[name] for name in variant.cache_names})
         variant.kv_generation = self.generation
 
@@ -160,9 +163,7 @@ def _same(some: Sequence[object], others: Sequence[object]) -> bool:
 
 def _tensors_of(kv_cache: KVCache) -> list[Array]:
     if not (
-        isinstance(kv_cache, (list, tuple))
-        and all(issubclass(kind, (list, tuple)) for kind in {*map(type, kv_cache)})
-        and {*map(len, kv_cache)} <= {2}
+        isinstance(kv_cache, (list, tuple)) and all(issubclass(kind, (list, tuple)) for kind in {*map(type, kv_cache)})
     ):
         raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(kv_cache).__name__}")
     tensors = list(chain.from_iterable(kv_cache))
@@ -175,7 +176,7 @@ class VariantStore:
     """All variants of one model over one weight store.
 
     Args:
-        num_layers: number of layers, each with a KV cache.
+        specs: the KV cache of each layer.
         inputs: returns the keyword arguments of the model's symbolic forward for a base of variants.
         record: the model's symbolic forward; takes a variant's keyword arguments and returns its outputs by name.
         packed_kv: whether engines may keep the cache in an order of their own.
@@ -184,7 +185,7 @@ class VariantStore:
     def __init__(
         self,
         backend: Backend,
-        num_layers: int,
+        specs: Sequence[KVCacheSpec],
         inputs: Callable[[str], dict[str, Any]],
         features: Sequence[FeatureDecorator],
         record: Callable[..., Mapping[str, Tensor]],
@@ -198,7 +199,7 @@ class VariantStore:
         self._features = features
         self._record = record
         self._packed_kv = packed_kv and backend.packs_caches
-        self._cache_names = frozenset(chain.from_iterable(cache_names(num_layers)))
+        self._cache_names = frozenset(chain.from_iterable(named_tensors(specs)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
         """Returns the variant of a base, such as "prefill", with the active features, built on first use.

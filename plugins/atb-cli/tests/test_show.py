@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from atb_core.models.base.config import LayerHeads
+
 Run = Callable[..., Any]
 
 
@@ -31,6 +33,15 @@ def test_a_cache_of_int8_has_a_byte_for_an_element_and_a_scale_for_a_head(atb: R
     facts = json.loads(atb("show", tiny_model, "--kv-cache-dtype", "int8", "--json").out)
     assert (facts["kv_cache_dtype"], facts["kv_bytes_per_token"]) == ("int8", 2 * 3 * 2 * (8 + 4))
     assert "int8, 144 B a token" in atb("show", tiny_model, "--kv-cache-dtype", "int8").out
+
+
+def test_layers_with_other_heads_are_counted(
+    atb: Run, tiny: Any, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.TinyConfig, "heads_of", lambda config, layer: LayerHeads(2, 1, 16) if layer else None)
+    out, facts = atb("show", tiny_model).out, json.loads(atb("show", tiny_model, "--json").out)
+    assert "4 query heads, 2 key/value heads, 8 wide; other heads in 2 layers" in out
+    assert (facts["layers_with_other_heads"], facts["kv_bytes_per_token"]) == (2, 2 * 4 * (2 * 8 + 2 * 16))
 
 
 def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:

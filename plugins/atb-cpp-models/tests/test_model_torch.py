@@ -88,7 +88,7 @@ class CppModel:
     def __init__(self, model: Any, kept: dict[str, torch.Tensor]) -> None:
         self.recorded = model
         self.model_status, self.backend = model.model_status, model.backend
-        self.dtype, self.cache_dtype = model.dtype, model.cache_dtype
+        self.kv_cache_specs = model.kv_cache_specs
         self.prefill, self.decode = ModelTorch("core_DecoderModel"), ModelTorch("core_DecoderModel")
         self.prefill.set_param(json.dumps(parameters(model.config)))
         self.decode.set_param(parameters(model.config, isPrefill=False))

@@ -13,6 +13,8 @@ from atb_core.checkpoint import Checkpoint, WeightLoader, open_checkpoint
 from atb_core.errors import ConfigError, EngineError, WeightsError
 from atb_core.graph.arrays import to_numpy
 from atb_core.layers.linear import ColumnParallelLinear, ParallelLMHead
+from atb_core.models.base.config import BaseConfig, LayerHeads
+from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import DecoderModel
@@ -119,6 +121,40 @@ def test_a_model_that_gathers_whole_logits_is_refused(tmp_path: Path) -> None:
         model = Gathers(MindIELLMConfig(part.config, mapping=Mapping(2, 0, group=leader)), part.loader, backend="cpu")
     with pytest.raises(ConfigError, match=r"model_out of Gathers is .*2, 40.* not a row .* without all_gather"):
         leader.lead(model, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        (lambda config: LayerHeads(config.num_attention_heads, config.num_key_value_heads, 32), None),
+        (
+            lambda config: LayerHeads(4, 2, 32),
+            "layer 1 has 4 heads of queries and 2 of keys, which are 4 and 2 in each",
+        ),
+        # Queries 0 and 1 share keys 0 in the whole model, and each would have keys of its own in a part.
+        (lambda config: LayerHeads(config.num_attention_heads, 2, 32), "which are 2 and 2 in each of 2 processes"),
+        (lambda config: LayerHeads(config.num_attention_heads, 1, 32), None),
+    ],
+)
+def test_the_heads_of_a_layer_are_divided_or_refused(own: Any, problem: str | None, tmp_path: Path) -> None:
+    class Heads(BaseConfig):
+        def heads_of(self, layer_idx: int) -> LayerHeads | None:
+            return own(self) if layer_idx == 1 else None  # type: ignore[no-any-return]
+
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "llama", vocab_size=40, **sizes))
+    config = Heads.from_dict(checkpoint.config())
+    model_cls: Any = torch_to_mindie_graph()(DecoderCausalLM)
+    member: Any = Member(1)
+    with checkpoint.weights() as loader:
+        if problem is not None:
+            with pytest.raises(ConfigError, match=problem):
+                part_of(member, model_cls, config, loader)
+            return
+        part = part_of(member, model_cls, config, loader)
+        model = model_cls(MindIELLMConfig(part.config), part.loader, backend="cpu")
+    assert [tensor.head_dim for spec in model.kv_cache_specs for tensor in spec.tensors] == [16, 16, 32, 32]
+    assert {tensor.num_heads for spec in model.kv_cache_specs for tensor in spec.tensors} == {1}
 
 
 def test_a_tied_matrix_that_is_stored_twice_must_be_the_same(tmp_path: Path) -> None:

@@ -83,7 +83,6 @@ def chat_template(opened: OpenedModel) -> str:
 def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> dict[str, Any]:
     """Returns the object that `atb show --json` prints; sizes are in bytes."""
     from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
-    from atb_core.runner.kv_cache import CacheLayout
 
     config = opened.router.config
     built = opened.build(kv_cache_dtype=kv_cache_dtype)
@@ -113,7 +112,7 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
         "file_bytes": file_bytes,
         "weight_bytes": count * dtype.itemsize,
         "kv_cache_dtype": built.cache_dtype.short,
-        "kv_bytes_per_token": CacheLayout.of(built, block_size=1).bytes_per_block,
+        "kv_bytes_per_token": sum(spec.bytes_per_token for spec in built.kv_cache_specs),
         "context_length": config.context_length,
         "layers": status.num_layers,
         "hidden_size": config.hidden_size,
@@ -121,10 +120,11 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
         "heads": status.num_heads,
         "kv_heads": status.num_kv_heads,
         "head_dim": status.head_dim,
+        "layers_with_other_heads": sum(each != status for each in built.layer_status),
         "vocab_size": config.vocab_size,
         "tied_embeddings": config.tie_word_embeddings,
-        "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in built.layer_kinds.tables) or "none",
-        "window": built.layer_kinds.window,
+        "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in dict.fromkeys(built.ropes) if rope) or "none",
+        "window": built.window,
         "checkpoint": checkpoint,
     }
 
@@ -144,6 +144,7 @@ def _text(facts: dict[str, Any]) -> str:
     quantization, full = facts["quantization"], context_bytes(facts)
     cached = "{}, {} a token".format(facts["kv_cache_dtype"], size_text(facts["kv_bytes_per_token"]))
     window = f"; window of {facts['window']}" if facts["window"] else ""
+    others = f"; other heads in {count} layers" if (count := facts["layers_with_other_heads"]) else ""
     rows = {
         "model": facts["model"],
         "path": facts["path"],
@@ -154,7 +155,7 @@ def _text(facts: dict[str, Any]) -> str:
         "stored as": f"{size_text(facts['file_bytes'])}: {stored} tensors",
         "quantisation": f"{quantization} (docs/quantization.md)" if quantization else "none",
         "layers": "{layers}, hidden size {hidden_size}, feed-forward size {intermediate_size}".format(**facts),
-        "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts),
+        "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts) + others,
         "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",
         "positions": "rope {rope}; context of {context_length} tokens".format(**facts) + window,
         "weights": f"{size_text(facts['weight_bytes'])} in memory",

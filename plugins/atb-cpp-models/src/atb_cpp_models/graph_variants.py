@@ -20,6 +20,7 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.kv_cache_spec import KVCacheSpec
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
@@ -28,7 +29,7 @@ from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.families import families
-from atb_core.models.runtime.inputs import ROWS, TOKENS, cache_names
+from atb_core.models.runtime.inputs import ROWS, TOKENS
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
@@ -49,14 +50,15 @@ class _Program:
     def __init__(self, model: ModelTorch, network: Network) -> None:
         self.model, self.network = model, network
         self._names = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
+        # Those of the keys, those of the values.
+        self._cache_names = [[name for name in self._names if name.endswith(end)] for end in ("_k_cache", "_v_cache")]
         self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
 
     def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds the KV caches of all layers, or inputs that keep their values from step to step."""
         if what == "KV cache":
-            names = cache_names(len(values) // 2)
-            check_names("KV caches", values, list(chain.from_iterable(names)))
-            self.model.set_kv_cache([values[keys] for keys, _ in names], [values[each] for _, each in names])
+            check_names("KV caches", values, list(chain.from_iterable(self._cache_names)))
+            self.model.set_kv_cache(*([values[name] for name in names] for names in self._cache_names))
         else:
             self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in values.items()})
         self._names = [name for name in self._names if name not in values]
@@ -125,7 +127,7 @@ class CppVariants(VariantStore):
         # What every model can have is left out; it is refused when a step or `load_adapter` asks for it.
         model.features = [each for each in model.features if not each.takes_adapters]
         _check_plain(model, name)
-        super().__init__(backend, model.model_status.num_layers, model._symbolic_inputs, [], _no_recording)
+        super().__init__(backend, model.kv_cache_specs, model._symbolic_inputs, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
         own = _own_forward(model)
         # A C++ model of the family's own may do what its `forward` does.
@@ -173,7 +175,9 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
         reason = f"{type(model).__name__} adds inputs of its own"
-    elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
+    elif not _has_plain_heads(model):
+        reason = "its layers differ in heads, or their caches are not of keys and values alone"
+    elif model.window is not None or set(model.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
         reason = "it has an activation other than SiLU, or a factor or a cap of scores, embeddings or logits"
@@ -210,6 +214,13 @@ def _is_special(module: Any) -> bool:
 def _plain_rope(model: CausalLM) -> Rope:
     rope = model.config.rope()
     return dataclasses.replace(rope, size=model.model_status.head_dim, interleaved=False)
+
+
+def _has_plain_heads(model: CausalLM) -> bool:
+    """Returns true if all layers have the model's heads, and cache their keys and values."""
+    status = model.model_status
+    plain = KVCacheSpec.of_heads(status.num_kv_heads, status.head_dim, model.cache_dtype)
+    return set(model.kv_cache_specs) == {plain} and all(each == status for each in model.layer_status)
 
 
 def _declare(model: ModelTorch, weights: list[BaseParameter]) -> None:

@@ -20,7 +20,7 @@ from atb_core.features.step import Step
 from atb_core.graph.arrays import HostArray
 from atb_core.models.base.router import router_of
 from atb_core.plugin_errors import plugin_errors
-from atb_core.runner.kv_cache import CacheLayout, PagedCache, allocate
+from atb_core.runner.kv_cache import PagedCache, allocate
 from atb_core.runner.model_loading import config_with_dtype, load_model
 from atb_parallel.channel import Channel, Kind, Message, unpacked
 from atb_parallel.inspection import findings
@@ -152,7 +152,7 @@ def _open(channel: Channel, content: dict[str, Any]) -> tuple[Peer, CausalLM]:
 
 
 def _follow(peer: Peer, model: CausalLM) -> str:
-    layout: Any = None
+    block_size, specs = 0, model.kv_cache_specs
     # By the numbers by which rank 0 knows them, too; the runner's cache has 0.
     caches: dict[int, Any] = {}
     adapters: dict[int, Adapter] = {}
@@ -164,8 +164,8 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             peer.channel.send(Kind.READS, message.step)
         elif message.kind is Kind.CACHE:
             sizes = message.json()
-            layout = CacheLayout.of(model, sizes["block_size"])
-            caches[0] = allocate(layout, sizes["num_blocks"], model.backend.allocate)
+            block_size = sizes["block_size"]
+            caches[0] = allocate(specs, sizes["num_blocks"], block_size, model.backend.allocate)
             model.lora = adapter_manager()(model, sizes["max_loras"], sizes["max_lora_rank"])
         elif message.kind is Kind.ADAPTER:
             fields, arrays = unpacked(message.content)
@@ -180,7 +180,7 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             number, blocks = fields.pop("cache")
             try:
                 if number not in caches:
-                    caches[number] = allocate(layout, blocks, model.backend.allocate)
+                    caches[number] = allocate(specs, blocks, block_size, model.backend.allocate)
                 step = Step.of(kv_cache=caches[number], adapter_ids=named or None, **arrays, **fields)
                 with plugin_errors():
                     model.run_step(step)

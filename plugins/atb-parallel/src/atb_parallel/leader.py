@@ -104,7 +104,7 @@ class Leader(Communicator):
             self._receive(each, Kind.READY)
         self._cache, self._manager = cache, model.lora
         sizes = {
-            "block_size": cache.layout.block_size, "num_blocks": cache.num_blocks,
+            "block_size": cache.blocks.block_size, "num_blocks": cache.num_blocks,
             "max_loras": model.lora.max_loras, "max_lora_rank": model.lora.max_lora_rank,
         }  # fmt: skip
         for each in self._followers:

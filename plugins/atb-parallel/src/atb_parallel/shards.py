@@ -82,6 +82,20 @@ def divided_config(config: BaseConfig, world_size: int) -> BaseConfig:
     return config.replace(head_dim=config.head_dim, **changes)
 
 
+def _check_heads(whole: CausalLM, part: CausalLM, world_size: int) -> None:
+    """Raises ConfigError for a layer whose heads are not divided: its queries would meet keys of other heads."""
+    for layer, (all_of, own) in enumerate(zip(whole.layer_status, part.layer_status, strict=True)):
+        queries, keys = all_of.num_heads, all_of.num_kv_heads
+        fits = queries % world_size == 0 and (keys % world_size == 0 or world_size % keys == 0)
+        if not fits or (own.num_heads, own.num_kv_heads) != (queries // world_size, max(1, keys // world_size)):
+            raise ConfigError(
+                f"layer {layer} has {queries} heads of queries and {keys} of keys, which are {own.num_heads} and "
+                f"{own.num_kv_heads} in each of {world_size} processes",
+                hint="Run the model with tensor_parallel_size=1. Heads are divided that the configuration's heads_of "
+                "works out from num_attention_heads and num_key_value_heads.",
+            )
+
+
 def _indivisible(name: str, size: int, world_size: int) -> ConfigError:
     return ConfigError(
         f"{name} = {size} cannot be divided among {world_size} processes",
@@ -384,6 +398,7 @@ def part_of(group: ProcessGroup, model_cls: type[CausalLM], config: BaseConfig, 
     divided, mapping = divided_config(config, world_size), RankMapping(world_size, rank, group=group)
     whole = model_cls(MindIELLMConfig(config), loader)
     part = model_cls(MindIELLMConfig(divided, mapping=mapping), loader)
+    _check_heads(whole, part, world_size)
     rows = [each for each in part.modules() if isinstance(each, RowParallelLinear)]
     biases = [getattr(each, name, None) for each in rows if rank for name in ("bias", "quant_bias")]
     zeros = [source.name for bias in biases if bias is not None for source in bias.sources]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ import torch
 from atb_core.checkpoint import SilentProgress, WeightLoader, open_checkpoint, open_weights
 from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
-from atb_core.graph.arrays import to_torch
-from atb_core.graph.dtype import DataType
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.router import router_of
-from atb_core.runner.kv_cache import CacheLayout, allocate
+from atb_core.runner.kv_cache import allocate, as_tensors
 
 
 def available_backends() -> list[str]:
@@ -79,14 +78,13 @@ class PagedDriver:
         #: The adapter of each sequence, `None` for none at all.
         self.adapter_ids: list[str | None] | None = None
 
-    def _own_cache(self, blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _own_cache(self, blocks: int) -> list[tuple[torch.Tensor, ...]]:
         # Memory that was never written must not be read; NaN makes such a read visible, in int8 as the scale.
-        empty = -1 if self.model.cache_dtype is DataType.INT8 else float("nan")
-        layout = CacheLayout.of(self.model, self.block_size)
-        return [
-            (to_torch(keys).fill_(empty), to_torch(values).fill_(empty))
-            for keys, values in allocate(layout, blocks, self.model.backend.allocate)
-        ]
+        specs, make = self.model.kv_cache_specs, self.model.backend.allocate
+        caches = as_tensors(allocate(specs, blocks, self.block_size, make))
+        for tensor in chain.from_iterable(caches):
+            tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
+        return caches
 
     def slots(self, sequence: int, start: int, stop: int) -> list[int]:
         """Returns the slots in the cache of the positions [start, stop) of a sequence."""

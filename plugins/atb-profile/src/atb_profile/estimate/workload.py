@@ -16,7 +16,6 @@ from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters, matrices_to_quantize
-from atb_core.runner.kv_cache import CacheLayout
 from atb_profile.costs import PRODUCTS, Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
@@ -93,11 +92,12 @@ class Workload:
     def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb", quantization: str | None = None) -> None:
         self._model, self.ranks, self._backend, self.quantization = model, ranks, backend, quantization
         self.itemsize = model.dtype.itemsize
-        status = model.model_status
-        sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
-        for name, size in sizes.items():
+        heads = {status.num_heads for status in model.layer_status}
+        sizes = [("columns of the MLP", model.config.intermediate_size)]
+        sizes += [("attention heads", each) for each in sorted(heads)]
+        for name, size in sizes:
             if size and size % ranks:
-                possible = [str(each) for each in range(2, 65) if not any(s and s % each for s in sizes.values())]
+                possible = [str(each) for each in range(2, 65) if not any(s and s % each for _, s in sizes)]
                 raise RequestError(
                     f"{size} {name} cannot be divided among {ranks} ranks",
                     hint=f"This model can be divided among {', '.join(possible) or 'no'} ranks.",
@@ -127,9 +127,9 @@ class Workload:
     @property
     def kv_bytes_per_token(self) -> int:
         """Returns the bytes of keys and values of one token on one rank; a head is not divided."""
-        layout = CacheLayout.of(self._model, block_size=1)
-        heads = -(-layout.num_kv_heads // min(self.ranks, layout.num_kv_heads))
-        return replace(layout, num_kv_heads=heads).bytes_per_block
+        tensors = [tensor for spec in self._model.kv_cache_specs for tensor in spec.tensors]
+        heads = [-(-tensor.num_heads // min(self.ranks, tensor.num_heads)) for tensor in tensors]
+        return sum(replace(t, num_heads=count).bytes_per_token for t, count in zip(tensors, heads, strict=True))
 
     def decode(self, batch: int, context: int) -> Phase:
         """Returns a step in which `batch` sequences of `context` tokens, the new one included, get one more."""

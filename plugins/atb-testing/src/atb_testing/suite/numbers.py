@@ -47,7 +47,7 @@ class NumberTests:
         whole = PagedDriver(model, 1).prefill([tokens])
         driver = PagedDriver(model, 1)
         steps = [driver.prefill([tokens[:1]]), *(driver.decode([token]) for token in tokens[1:])]
-        if model.layer_kinds.window is None:
+        if model.window is None:
             assert_same(torch.cat(steps), whole, atb_lab, dtype, backend)
         else:
             # In a cache that a window goes round in, sums have another order.
@@ -70,7 +70,7 @@ class NumberTests:
         model = atb_lab.model(dtype=dtype, backend=backend)
         long, other = [5, 17, 2, 80, 33, 9, 61, 17, 4, 12, 90, 1, 2, 44, 80, 9], [2, 7, 1, 8, 2]
         driver = PagedDriver(model, 2)
-        if not self.mixed_steps or model.layer_kinds.window is not None:
+        if not self.mixed_steps or model.window is not None:
             with pytest.raises(RequestError, match="q_lens"):
                 driver.extend([long[:7], other[:2]])
             return
