@@ -18,14 +18,17 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import GraphError, PluginError
+from atb_core.errors import AtbError, GraphError, PluginError
+from atb_core.names import BROUGHT, command, pip_install
 
 T = TypeVar("T")
+E = TypeVar("E", bound=AtbError)
 _connections: dict[str, object] = {}
 
 
@@ -158,6 +161,38 @@ class Extensions(Generic[T]):
     def named(self, name: object, what: str) -> Contribution[T] | None:
         """Returns the one contribution of that name; see `only`."""
         return self.only(lambda item: getattr(item, self._name) == name, what)
+
+    def required(
+        self, name: object, what: str, kind: type[AtbError], own: Collection[str] = (), instead: str = ""
+    ) -> Contribution[T]:
+        """Returns the one contribution of that name; see `only`.
+
+        Args:
+            name: the name.
+            what: the thing that is contributed, for messages.
+            kind: class of the error if there is none; it says which package has it, or else what there is.
+            own: names of the core, for the message.
+            instead: a sentence with another way out, with a leading space.
+        """
+        if found := self.named(name, what):
+            return found
+        if missing := self.missing(name, f"{what} needs", kind, instead):
+            raise missing
+        others = [each for each in self.offered() if each.partition(" ")[0] not in own]
+        known = ", ".join((*own, *others)) or "none"
+        raise kind(f"no installed plugin offers {what}", f"Known: {known}.{self.failures()}{instead}")
+
+    def missing(self, name: object, needs: str, kind: type[E], instead: str = "") -> E | None:
+        """Returns the error for a name that a package of this project brings; `None` for all others.
+
+        `needs` begins the message: `"graph='cpp' needs"`.
+        """
+        brought = BROUGHT.get(self.hook, {}).items()
+        package = next((package for pattern, package in brought if re.fullmatch(pattern, str(name))), None)
+        if package is None:
+            return None
+        hint = f"{pip_install(package)}; {command('plugins list')} says what is left out.{self.failures()}{instead}"
+        return kind(f"{needs} the package {package}, which is not installed, or left out", hint)
 
     def offered(self) -> list[str]:
         """Returns the name of each contribution with its owner, for messages: `ngram (atb-foo 1.0)`."""

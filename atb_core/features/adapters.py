@@ -13,7 +13,6 @@ from atb_core.distributions import of_distribution
 from atb_core.errors import RequestError
 from atb_core.extensions import Extensions
 from atb_core.features.base import FeatureDecorator
-from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
@@ -109,10 +108,9 @@ class NoAdapters(AdapterManager):
 
 
 def _missing(name: object) -> RequestError:
-    return RequestError(
-        f"the adapter {name!r:.300} needs the distribution atb-lora, which is not installed",
-        hint=f"{pip_install('atb-lora')}.{ADAPTERS.failures()}",
-    )
+    error = ADAPTERS.missing("", f"the adapter {name!r:.300} needs", RequestError)
+    assert error is not None  # one package brings all names
+    return error
 
 
 ADAPTERS: Extensions[type[AdapterManager]] = Extensions("atb_adapters", AdapterManager, subclasses=True)

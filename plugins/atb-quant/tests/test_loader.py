@@ -121,7 +121,7 @@ def test_a_group_with_a_scale_of_zero_holds_zeros(tmp_path: Path) -> None:
 
 
 SETTINGS = {
-    "an unknown scheme": ({"quant_method": "hqq"}, r"'hqq', which no installed package reads \(known: awq, compre"),
+    "an unknown scheme": ({"quant_method": "hqq"}, r"offers the quantisation scheme 'hqq' .* Known: awq \("),
     "no scheme": ({"bits": 4}, "names no quant_method"),
     "three bits": (gptq_config(bits=3), "have 3 bits; supported are 2, 4 and 8"),
     "a size of a group": (gptq_config(group_size=0), "group_size is 0"),
