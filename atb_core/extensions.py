@@ -3,7 +3,7 @@
 
 A layer declares an extension point in the file that uses it, with a check of contributed items:
 
-    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
+    OPS: Extensions[OpContribution] = Extensions("atb_ops", OpContribution, op_problem)
 
 The plugin system fills the extension point when it is first read. For a single object, a layer declares a port:
 
@@ -220,11 +220,13 @@ class Extensions(Generic[T]):
 def _item_problem(item: object, kind: type) -> str | None:
     if not isinstance(item, kind):
         return f"{item!r:.200} is no {kind.__name__}"
+    called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
     for field in dataclasses.fields(item) if dataclasses.is_dataclass(item) else ():
-        value = getattr(item, field.name)
-        if str(field.type).startswith("Callable") and value is not None and not callable(value):
-            called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
+        value, wanted = getattr(item, field.name), str(field.type)
+        if wanted.startswith("Callable") and value is not None and not callable(value):
             return f"{field.name} of {called} is {value!r:.200}, which is not a function"
+        if wanted == "str | None" and not isinstance(value, (str, type(None))):
+            return f"{field.name} of {called} is {value!r:.200}, which is no text"
     return None
 
 

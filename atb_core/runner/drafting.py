@@ -23,7 +23,6 @@ class Drafter(Protocol):
             limit: Largest number of tokens.
             cost: Time of one more token in a step, relative to a step without guesses.
         """
-        ...
 
     def note(self, num_drafted: int, num_accepted: int) -> None:
         """Takes how many of the guesses were right; those after the first wrong one say nothing."""
