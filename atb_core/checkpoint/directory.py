@@ -47,7 +47,7 @@ class DirectoryCheckpoint(Checkpoint):
 
     @cached_property
     def _config(self) -> dict[str, Any]:
-        config = read_json(self.directory / "config.json", ConfigError)
+        config = self.read_config()
         if config is None:
             raise ConfigError(
                 f"There is no config.json in {self.directory}",
@@ -69,6 +69,10 @@ class DirectoryCheckpoint(Checkpoint):
                     if (dtype := loader.dtype(name)).is_float:
                         sizes[dtype.short] += loader.nbytes(name)
         return sizes.most_common(1)[0][0] if sizes else None
+
+    def read_config(self) -> dict[str, Any] | None:
+        """Reads the configuration; returns `None` if there is no file of it."""
+        return read_json(self.directory / "config.json", ConfigError)
 
     def config(self) -> dict[str, Any]:
         return dict(self._config)
