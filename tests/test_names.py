@@ -10,7 +10,7 @@ import pytest
 
 from atb_core import names
 from atb_core.names import BROUGHT, OWN_PACKAGES, pip_install
-from atb_core.plugins.hookspecs import HOOK_NAMES
+from atb_core.plugins.hookspecs import HOOKS
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -20,7 +20,7 @@ def test_every_distribution_of_the_repository_is_known_as_ours() -> None:
 
 
 def test_what_packages_bring_is_for_hooks_that_there_are() -> None:
-    assert BROUGHT.keys() <= set(HOOK_NAMES)
+    assert BROUGHT.keys() <= set(HOOKS)
     assert {package for names in BROUGHT.values() for package in names.values()} <= OWN_PACKAGES
 
 

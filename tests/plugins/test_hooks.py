@@ -28,7 +28,7 @@ from atb_core.graph.passes import FUSIONS, Pass
 from atb_core.models.graph_builders import GRAPH_BUILDERS, GraphBuilder
 from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
-from atb_core.plugins.hookspecs import HOOK_NAMES
+from atb_core.plugins.hookspecs import HOOKS
 from atb_core.plugins.records import Status, records
 from atb_core.runner.drafting import DRAFT_METHODS, DraftMethod
 from atb_core.runner.tool_calls import TOOL_PARSERS
@@ -70,7 +70,7 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         DRAFT_METHODS,
         TOOL_PARSERS,
     )
-    assert [slot.hook for slot in slots] == list(HOOK_NAMES)
+    assert [slot.hook for slot in slots] == list(HOOKS)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class AdapterSlots(AdapterManager):
     """
 
     def __init__(self, model: Any, max_loras: int, max_lora_rank: int) -> None:
-        self.max_loras, self.max_lora_rank = max_loras, max_lora_rank
+        super().__init__(model, max_loras, max_lora_rank)
         self.backend, self.dtype = model.backend, model.dtype
         self.is_grouped = supports(Lora, self.backend.name)
         self.adapters: dict[str, Adapter] = {}
