@@ -176,7 +176,7 @@ class Extensions(Generic[T]):
         """
         if found := self.named(name, what):
             return found
-        if missing := self.missing(name, f"{what} needs", kind, instead):
+        if missing := self.missing(name, f"{what} needs the package", kind, instead):
             raise missing
         others = [each for each in self.offered() if each.partition(" ")[0] not in own]
         known = ", ".join((*own, *others)) or "none"
@@ -185,14 +185,14 @@ class Extensions(Generic[T]):
     def missing(self, name: object, needs: str, kind: type[E], instead: str = "") -> E | None:
         """Returns the error for a name that a package of this project brings; `None` for all others.
 
-        `needs` begins the message: `"graph='cpp' needs"`.
+        `needs` begins the message: `"graph='cpp' needs the package"`.
         """
         brought = BROUGHT.get(self.hook, {}).items()
         package = next((package for pattern, package in brought if re.fullmatch(pattern, str(name))), None)
         if package is None:
             return None
         hint = f"{pip_install(package)}; {command('plugins list')} says what is left out.{self.failures()}{instead}"
-        return kind(f"{needs} the package {package}, which is not installed, or left out", hint)
+        return kind(f"{needs} {package}, which is not installed, or left out", hint)
 
     def offered(self) -> list[str]:
         """Returns the name of each contribution with its owner, for messages: `ngram (atb-foo 1.0)`."""

@@ -110,7 +110,7 @@ def file_suffixes() -> frozenset[str]:
 def refuse_without_package(file: str) -> None:
     """Raises `WeightsError` for a file of a format whose package is known and not installed."""
     suffix = Path(file).suffix.lower()
-    missing = CHECKPOINT_FORMATS.missing(suffix, f"{file} is read by", WeightsError)
+    missing = CHECKPOINT_FORMATS.missing(suffix, f"{file} is read by the package", WeightsError)
     if missing and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
         raise missing
 

@@ -175,7 +175,7 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
     if contribution is not None:
         fetch = contribution.value.fetch
         return read_by(contribution, reference, ModelNotFoundError, Path, fetch, reference, progress)  # type: ignore[no-any-return]
-    if missing := SOURCES.missing(reference, f"{subject} is fetched by", ModelNotFoundError):
+    if missing := SOURCES.missing(reference, f"{subject} is fetched by the package", ModelNotFoundError):
         raise missing
     forms = ", ".join((_LOCAL_FORM, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {subject}", f"A model is {forms}.{SOURCES.failures()}")

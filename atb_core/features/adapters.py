@@ -107,7 +107,7 @@ class NoAdapters(AdapterManager):
 
 
 def _missing(name: object) -> RequestError:
-    error = ADAPTERS.missing("", f"the adapter {name!r:.300} needs", RequestError)
+    error = ADAPTERS.missing("", f"the adapter {name!r:.300} needs the package", RequestError)
     assert error is not None  # one package brings all names
     return error
 

@@ -49,6 +49,6 @@ def __getattr__(name: str) -> Callable[..., Any]:
         found = FUNCTIONS.only(lambda each: each.__name__ == name, f"the function {name!r}")
         if found is not None:
             return found.value
-    if missing := FUNCTIONS.missing(name, f"nn.functional.{name} of ATB-Models needs", GraphError):
+    if missing := FUNCTIONS.missing(name, f"nn.functional.{name} of ATB-Models needs the package", GraphError):
         raise missing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
