@@ -220,13 +220,14 @@ class Extensions(Generic[T]):
 def _item_problem(item: object, kind: type) -> str | None:
     if not isinstance(item, kind):
         return f"{item!r:.200} is no {kind.__name__}"
-    called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
     for field in dataclasses.fields(item) if dataclasses.is_dataclass(item) else ():
         value, wanted = getattr(item, field.name), str(field.type)
-        if wanted.startswith("Callable") and value is not None and not callable(value):
-            return f"{field.name} of {called} is {value!r:.200}, which is not a function"
-        if wanted == "str | None" and not isinstance(value, (str, type(None))):
-            return f"{field.name} of {called} is {value!r:.200}, which is no text"
+        is_callable = value is None or callable(value) or not wanted.startswith("Callable")
+        if not is_callable or (wanted == "str | None" and not isinstance(value, (str, type(None)))):
+            called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
+            return (
+                f"{field.name} of {called} is {value!r:.200}, which is {'no text' if is_callable else 'not a function'}"
+            )
     return None
 
 

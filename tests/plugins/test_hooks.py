@@ -91,6 +91,11 @@ def test_what_has_to_be_a_function_is_checked(point: Extensions[Any], kind: Any,
     assert problem.endswith(" 'a' is 3, which is not a function")
 
 
+def test_an_op_that_a_pass_makes_is_named_by_text() -> None:
+    assert FUSIONS.problem(Pass("a", len, "AddRmsNorm")) is None  # type: ignore[arg-type]
+    assert FUSIONS.problem(Pass("a", len, 3)) == "makes of the Pass 'a' is 3, which is no text"  # type: ignore[arg-type]
+
+
 def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(site: Site) -> None:
     site.install("atb-b", PARSER.format("b"), version="2.0")
     site.install("atb-a", PARSER.format("a"))
