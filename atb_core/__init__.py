@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atb_core import errors
-from atb_core.distributions import of_distribution
+from atb_core.distributions import of_distribution, version_of
 from atb_core.errors import *
 from atb_core.extensions import connect
 
@@ -58,7 +58,8 @@ connect("plugins", "atb_core.plugins.hooks")
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        # A source tree that was never installed has none.
+        return version_of("atb-core") or "0+unknown"
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name != "API_VERSION":
@@ -71,13 +72,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("atb-core")
-    except PackageNotFoundError:
-        # Running from a source tree that was never installed.
-        return "0+unknown"

@@ -273,13 +273,9 @@ def try_in_child(code: str, argument: str) -> str | None:
     Returns:
         The cause if it fails, hangs or ends the process; `None` if it succeeds.
     """
+    worker = Worker("atb_core.child:run_code")
     try:
-        child = Child("atb_core.child:run_code")
-    except OSError as error:
-        return f"no process could be started to load it: {error}"
-    try:
-        child.send(encode({"code": code, "argument": argument}))
-        problem: str | None = child.receive(_TRY_SECONDS)["problem"]
+        problem: str | None = worker.ask(encode({"code": code, "argument": argument}), _TRY_SECONDS)["problem"]
         return problem
     except TimeoutError:
         return f"loading it takes more than {_TRY_SECONDS:.0f} seconds"
@@ -288,8 +284,10 @@ def try_in_child(code: str, argument: str) -> str | None:
             last = f" ({error.output})" if error.output else ""
             return f"loading it ends the process with signal {-error.status}{last}"
         return error.output or f"loading it ends the process with status {error.status}"
+    except OSError as error:
+        return f"no process could be started to load it: {error}"
     finally:
-        child.end()
+        worker.end()
 
 
 def run_code() -> None:

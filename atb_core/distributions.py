@@ -11,6 +11,17 @@ from atb_core.errors import RequestError
 from atb_core.names import pip_install
 
 
+def version_of(distribution: str) -> str | None:
+    """Returns the version of an installed distribution; `None` if it is not installed or its metadata is damaged."""
+    from importlib.metadata import version  # takes 20 ms
+
+    try:
+        # Damaged metadata gives None where the annotation promises a string.
+        return version(distribution) or None
+    except (ImportError, KeyError, ValueError, OSError):
+        return None
+
+
 def of_distribution(module: str, name: str) -> Any:
     """Returns what a further distribution of this project has in a module, for a module of the core that leads there.
 

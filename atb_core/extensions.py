@@ -3,7 +3,7 @@
 
 A layer declares an extension point in the file that uses it, with a check of contributed items:
 
-    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
+    OPS: Extensions[OpContribution] = Extensions("atb_ops", OpContribution, op_problem)
 
 The plugin system fills the extension point when it is first read. For a single object, a layer declares a port:
 
@@ -18,14 +18,17 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import GraphError, PluginError
+from atb_core.errors import AtbError, GraphError, PluginError
+from atb_core.names import BROUGHT, command, pip_install
 
 T = TypeVar("T")
+E = TypeVar("E", bound=AtbError)
 _connections: dict[str, object] = {}
 
 
@@ -159,6 +162,38 @@ class Extensions(Generic[T]):
         """Returns the one contribution of that name; see `only`."""
         return self.only(lambda item: getattr(item, self._name) == name, what)
 
+    def required(
+        self, name: object, what: str, kind: type[AtbError], own: Collection[str] = (), instead: str = ""
+    ) -> Contribution[T]:
+        """Returns the one contribution of that name; see `only`.
+
+        Args:
+            name: the name.
+            what: the thing that is contributed, for messages.
+            kind: class of the error if there is none; it says which package has it, or else what there is.
+            own: names of the core, for the message.
+            instead: a sentence with another way out, with a leading space.
+        """
+        if found := self.named(name, what):
+            return found
+        if missing := self.missing(name, f"{what} needs the package", kind, instead):
+            raise missing
+        others = [each for each in self.offered() if each.partition(" ")[0] not in own]
+        known = ", ".join((*own, *others)) or "none"
+        raise kind(f"no installed plugin offers {what}", f"Known: {known}.{self.failures()}{instead}")
+
+    def missing(self, name: object, needs: str, kind: type[E], instead: str = "") -> E | None:
+        """Returns the error for a name that a package of this project brings; `None` for all others.
+
+        `needs` begins the message: `"graph='cpp' needs the package"`.
+        """
+        brought = BROUGHT.get(self.hook, {}).items()
+        package = next((package for pattern, package in brought if re.fullmatch(pattern, str(name))), None)
+        if package is None:
+            return None
+        hint = f"{pip_install(package)}; {command('plugins list')} says what is left out.{self.failures()}{instead}"
+        return kind(f"{needs} {package}, which is not installed, or left out", hint)
+
     def offered(self) -> list[str]:
         """Returns the name of each contribution with its owner, for messages: `ngram (atb-foo 1.0)`."""
         return [f"{getattr(each.value, self._name)} ({each.owner})" for each in self.all()]
@@ -186,10 +221,13 @@ def _item_problem(item: object, kind: type) -> str | None:
     if not isinstance(item, kind):
         return f"{item!r:.200} is no {kind.__name__}"
     for field in dataclasses.fields(item) if dataclasses.is_dataclass(item) else ():
-        value = getattr(item, field.name)
-        if str(field.type).startswith("Callable") and value is not None and not callable(value):
+        value, wanted = getattr(item, field.name), str(field.type)
+        is_callable = value is None or callable(value) or not wanted.startswith("Callable")
+        if not is_callable or (wanted == "str | None" and not isinstance(value, (str, type(None)))):
             called = f"the {kind.__name__} {item.name!r}" if hasattr(item, "name") else f"{item!r:.100}"
-            return f"{field.name} of {called} is {value!r:.200}, which is not a function"
+            return (
+                f"{field.name} of {called} is {value!r:.200}, which is {'no text' if is_callable else 'not a function'}"
+            )
     return None
 
 

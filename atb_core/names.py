@@ -27,6 +27,24 @@ _OWN = (
     " speculation testing"
 )
 OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
+#: What they bring to extension points: the package by a pattern of names, by the hook.
+BROUGHT = {
+    "atb_adapters": {".*": "atb-lora"},
+    "atb_backends": {"atb|atb-sim": "atb-ascend"},
+    "atb_checkpoint_formats": {".gguf": "atb-gguf"},
+    "atb_checkpoint_sources": {
+        r"pypi:.+": "atb-pypi",
+        r"modelscope:.+|(https?://)?(www\.)?modelscope\.(cn|ai)/.+": "atb-modelscope",
+        r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?(?<!\.gguf)|https?://(www\.)?(huggingface\.co|hf\.co)/.+": "atb-hub",
+    },
+    "atb_draft_methods": {"ngram": "atb-speculation"},
+    "atb_functions": {
+        "std|norm|copy_blocks|gating|group_topk|multi_latent_attention": "atb-ops",
+        "dequantize|quantize_per_channel|quantize_per_token": "atb-quant",
+    },
+    "atb_graph_builders": {"cpp": "atb-cpp-models"},
+    "atb_quant_schemes": {"awq|compressed-tensors|fp8|gptq|msmodelslim": "atb-quant"},
+}
 
 
 def pip_install(requirement: str) -> str:

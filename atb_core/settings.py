@@ -118,7 +118,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """
     root = _Table(_read_toml(path), path)
     models = _models(root.table("models"))
-    plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
+    plugins = _plugins(root.table("plugins"), environ)
     engine = root.table("engine")
     graph = engine.get("graph", " or ".join(map(repr, GRAPHS)), GRAPHS.__contains__, GRAPHS[0])
     cache_packed = engine.get(
@@ -219,35 +219,28 @@ def _models(table: _Table) -> dict[str, str]:
     return names if default is None else {**names, DEFAULT_MODEL: names.get(default, default)}
 
 
-def _plugins_from_file(table: _Table) -> PluginSettings:
+def _plugins(table: _Table, environ: Mapping[str, str]) -> PluginSettings:
     only, disabled = (table.get(key, "a list of names", _are_names) for key in ("only", "disabled"))
     strict = table.get("strict", "true or false", _is_flag, False)
     preferences = table.table("prefer")
-    prefer = preferences.mapping()
+    prefer = {model_type: (name, preferences.source(model_type)) for model_type, name in preferences.mapping().items()}
     table.done()
+    only_source = table.source("only")
+    if own := _split(environ.get("ATB_PLUGINS", "")):
+        only, only_source = own, "ATB_PLUGINS"
+    # The variable adds to the file: disabling one more plugin must not enable another.
+    sources = dict.fromkeys(disabled or (), table.source("disabled"))
+    sources |= dict.fromkeys(_split(environ.get("ATB_NO_PLUGINS", "")), "ATB_NO_PLUGINS")
+    for model_type, name in map(_pair, _split(environ.get("ATB_PLUGINS_PREFER", ""))):
+        prefer[model_type] = name, "ATB_PLUGINS_PREFER"
     return PluginSettings(
         only=None if only is None else frozenset(map(normalized_name, only)),
-        disabled={normalized_name(name): table.source("disabled") for name in disabled or ()},
-        strict=strict,
-        prefer={model_type: normalized_name(name) for model_type, name in prefer.items()},
-        only_source=table.source("only"),
-        prefer_sources={model_type: preferences.source(model_type) for model_type in prefer},
-    )
-
-
-def _plugins_from_environment(plugins: PluginSettings, environ: Mapping[str, str]) -> PluginSettings:
-    only = _split(environ.get("ATB_PLUGINS", ""))
-    disabled = {normalized_name(name): "ATB_NO_PLUGINS" for name in _split(environ.get("ATB_NO_PLUGINS", ""))}
-    prefer = dict(_pair(item) for item in _split(environ.get("ATB_PLUGINS_PREFER", "")))
-    return PluginSettings(
-        only=frozenset(map(normalized_name, only)) if only else plugins.only,
-        # The variable adds to the file: disabling one more plugin must not enable another.
-        disabled={**plugins.disabled, **disabled},
-        import_seconds=_seconds("ATB_PLUGIN_TIMEOUT", environ.get("ATB_PLUGIN_TIMEOUT", ""), plugins.import_seconds),
-        strict=_switch("ATB_STRICT", environ.get("ATB_STRICT", ""), plugins.strict),
-        prefer={**plugins.prefer, **prefer},
-        only_source="ATB_PLUGINS" if only else plugins.only_source,
-        prefer_sources={**plugins.prefer_sources, **dict.fromkeys(prefer, "ATB_PLUGINS_PREFER")},
+        disabled={normalized_name(name): source for name, source in sources.items()},
+        strict=_switch("ATB_STRICT", environ.get("ATB_STRICT", ""), strict),
+        import_seconds=_seconds("ATB_PLUGIN_TIMEOUT", environ.get("ATB_PLUGIN_TIMEOUT", "")),
+        prefer={model_type: normalized_name(name) for model_type, (name, _) in prefer.items()},
+        only_source=only_source,
+        prefer_sources={model_type: source for model_type, (_, source) in prefer.items()},
     )
 
 
@@ -262,7 +255,7 @@ def _pair(text: str) -> tuple[str, str]:
             f"ATB_PLUGINS_PREFER has {text!r}, which is not of the form MODEL_TYPE=PACKAGE",
             hint="For example ATB_PLUGINS_PREFER=qwen2=atb-foo,llama=atb-bar.",
         )
-    return model_type, normalized_name(name)
+    return model_type, name
 
 
 def _switch(name: str, text: str, default: bool) -> bool:
@@ -272,9 +265,9 @@ def _switch(name: str, text: str, default: bool) -> bool:
     return value in _TRUE if value else default
 
 
-def _seconds(name: str, text: str, default: float) -> float:
+def _seconds(name: str, text: str) -> float:
     try:
-        value = float(text) if text else default
+        value = float(text) if text else PluginSettings.import_seconds
     except ValueError:
         value = 0.0
     if not 0 < value < threading.TIMEOUT_MAX:

@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 
 from atb_core import names
-from atb_core.names import OWN_PACKAGES, pip_install
+from atb_core.names import BROUGHT, OWN_PACKAGES, pip_install
+from atb_core.plugins.hookspecs import HOOKS
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 
 def test_every_distribution_of_the_repository_is_known_as_ours() -> None:
     assert {folder.parent.name for folder in PLUGINS.glob("*/pyproject.toml")} <= OWN_PACKAGES
+
+
+def test_what_packages_bring_is_for_hooks_that_there_are() -> None:
+    assert BROUGHT.keys() <= set(HOOKS)
+    assert {package for names in BROUGHT.values() for package in names.values()} <= OWN_PACKAGES
 
 
 def test_a_package_of_others_is_installed_by_name() -> None:

@@ -86,7 +86,11 @@ class DirectoryCheckpoint(Checkpoint):
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
         stored = self._stored()
         try:
-            declared = self._quantization() if (self.directory / "config.json").exists() else None
+            declared = (
+                declared_quantization(self.directory, self._config)
+                if (self.directory / "config.json").exists()
+                else None
+            )
             if declared is None:
                 return stored
             named = str(self._config.get("torch_dtype") or self._config.get("dtype")).removeprefix("torch.")
@@ -101,11 +105,8 @@ class DirectoryCheckpoint(Checkpoint):
 
         return open_safetensors(self.path)
 
-    def _quantization(self) -> tuple[str, Mapping[str, Any]] | None:
-        return declared_quantization(self.directory, self._config)
-
     def quantization(self) -> str | None:
-        declared = self._quantization()
+        declared = declared_quantization(self.directory, self._config)
         return declared[0] if declared else None
 
     def stored_types(self) -> Counter[str]:

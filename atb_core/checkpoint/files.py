@@ -10,6 +10,7 @@ pages at any time.
 from __future__ import annotations
 
 import os
+import weakref
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,11 +58,12 @@ class CheckedFile:
             self._fd = open_regular(path, WeightsError)
         except FileNotFoundError:
             raise ModelNotFoundError(f"{path} does not exist", "Check the path.") from None
+        self._open = weakref.finalize(self, os.close, self._fd)
         self.size = os.fstat(self._fd).st_size
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fills `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
-        if self._fd < 0:
+        if not self._open.alive:
             raise WeightsError(f"{self.path} is closed", "Open the checkpoint again to read more tensors.")
         done = 0
         while done < len(target):
@@ -102,19 +104,13 @@ class CheckedFile:
 
     def close(self) -> None:
         """Closes the file. Closing twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._open()
 
     def __enter__(self) -> CheckedFile:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            self.close()
 
 
 class TableLoader(WeightLoader, Generic[K]):

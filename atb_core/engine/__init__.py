@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.extensions import Extensions
-from atb_core.names import BACKENDS, HOST_BACKENDS, pip_install
+from atb_core.names import BACKENDS, HOST_BACKENDS
 from atb_core.plugin_errors import plugin_errors
 
 if TYPE_CHECKING:
@@ -62,24 +62,13 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
         import_torch()
         from atb_core.engine.reference import ReferenceBackend as make
     else:
-        make = _maker_of_plugin(name)
+        make = MAKERS.required(name, f"the backend {name!r}", BackendUnavailableError, BACKENDS).value.make
     known = [option for option in signature(make).parameters if option not in getattr(make, "keywords", ())]
     if unknown := sorted(set(options) - set(known)):
         raise EngineError(
             f"the backend {name!r} has no option {', '.join(unknown)}", hint=f"Its options: {', '.join(known)}."
         )
     return make(**options)
-
-
-def _maker_of_plugin(name: str) -> Callable[..., Backend]:
-    found = MAKERS.named(name, f"the backend {name!r}")
-    if found is not None:
-        return found.value.make
-    if name in BACKENDS:
-        problem = f"backend {name!r} needs the distribution atb-ascend, which is not installed or is left out"
-        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.{MAKERS.failures()}")
-    known = ", ".join((*BACKENDS, *(each for each in MAKERS.offered() if each.partition(" ")[0] not in BACKENDS)))
-    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {known}.{MAKERS.failures()}")
 
 
 @plugin_errors()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -101,6 +101,12 @@ def check_names(what: str, given: Collection[str], wanted: Collection[str], opti
             f"the {what} do not fit the network; {'; '.join(parts)}",
             hint=f"{what} of this network: {', '.join(sorted(wanted)) or 'none'}",
         )
+
+
+def check_weights_set(network: Network, store: Container[str]) -> None:
+    """Raises EngineError unless the store has all weights of the network."""
+    if missing := sorted(name for name in network.weights_keys if name not in store):
+        raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
 
 
 def check_real(what: str, real: Array, device: str | None = None, contiguous: bool = True) -> DataType:

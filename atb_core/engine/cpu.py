@@ -39,6 +39,10 @@ class CpuBackend(NativeBackend):
         isa: instruction set level (`_cpu.supported_isas()`); by default `ATB_CPU_ISA`, else the best.
         small_work: nodes that touch at most this number of bytes run on one thread, with the same results.
 
+    Attributes:
+        num_threads: the number of threads.
+        isa: the instruction set level, which affects speed but not results.
+
     Raises:
         BackendUnavailableError: the extension is missing, or the machine lacks the level.
     """
@@ -62,25 +66,12 @@ class CpuBackend(NativeBackend):
             self.runtime = _shared_runtime(threads, isa or extension.detect_isa(), *options)
         except EngineError as error:
             raise BackendUnavailableError(str(error)) from None
+        self.num_threads, self.isa = self.runtime.num_threads, self.runtime.isa
+        self.packed_layout = self.runtime.packed_layout
 
     @property
     def place(self) -> Any:
         return self.runtime
-
-    @property
-    def packed_layout(self) -> str:  # type: ignore[override]
-        """Returns the name of the layouts of packed weights."""
-        return self.runtime.packed_layout
-
-    @property
-    def num_threads(self) -> int:
-        """Returns the number of threads."""
-        return self.runtime.num_threads
-
-    @property
-    def isa(self) -> str:
-        """Returns the instruction set level, which affects speed but not results."""
-        return self.runtime.isa
 
     def build(self, network: Network, store: NativeStore | None = None) -> CpuEngine:
         return CpuEngine(network, self.new_store() if store is None else store)
@@ -130,5 +121,5 @@ class CpuEngine(NativeEngine):
         self.store.set_blocks(name, parts, weight.dtype)
 
     def __str__(self) -> str:
-        runtime = self.store.backend.runtime
-        return f"cpu engine, {runtime.isa}, threads: {runtime.num_threads}\n{self.network}"
+        backend = self.store.backend
+        return f"cpu engine, {backend.isa}, threads: {backend.num_threads}\n{self.network}"

@@ -26,6 +26,7 @@ from atb_core.engine.checks import (
     check_real,
     check_some,
     check_tensor,
+    check_weights_set,
     check_written,
 )
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
@@ -308,9 +309,7 @@ class NativeEngine(Engine):
 
     def specialize(self, values: Mapping[str, Array]) -> Any:
         """Returns a program for the shapes of these inputs, with KV caches and constants bound."""
-        missing = sorted(name for name in self.network.weights_keys if name not in self.store)
-        if missing:
-            raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
+        check_weights_set(self.network, self.store)
         specs: dict[str, tuple[Sequence[int], DataType]] = {n: self.store.spec(n) for n in self.network.weights_keys}
         specs |= {name: (tuple(v.shape), dtype_of(v)) for name, v in values.items()}
         program = self.program_type(specialize(self.network, specs), self.store)

@@ -19,6 +19,7 @@ from atb_core.engine.checks import (
     check_part,
     check_some,
     check_tensor,
+    check_weights_set,
     check_written,
 )
 from atb_core.errors import EngineError
@@ -142,9 +143,7 @@ class ReferenceEngine(Engine):
         names = [name for name in self._step_inputs if name not in self._bound]
         check_names("inputs", inputs, names)
         check_some("input", self.network, inputs, names)
-        missing = sorted(self.network.weights_keys - set(self.store))
-        if missing:
-            raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
+        check_weights_set(self.network, self.store)
         weights = {name: self.store[name] for name in self.network.weights_keys}
         return {**weights, **self._bound, **_tensors(inputs)}
 

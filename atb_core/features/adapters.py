@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from atb_core.distributions import of_distribution
 from atb_core.errors import RequestError
 from atb_core.extensions import Extensions
 from atb_core.features.base import FeatureDecorator
-from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
@@ -55,10 +55,10 @@ class AdapterManager(ABC):
     max_lora_rank: int
     is_grouped: bool
 
-    @abstractmethod
     def __init__(
         self, model: Any, max_loras: int = 8, max_lora_rank: int = 64, checkpoint: Checkpoint | None = None
-    ) -> None: ...
+    ) -> None:
+        self.max_loras, self.max_lora_rank = max_loras, max_lora_rank
 
     @abstractmethod
     def load(self, name: str, path: str | Path, *, replace: bool = False) -> Adapter:
@@ -89,10 +89,8 @@ class AdapterManager(ABC):
 class NoAdapters(AdapterManager):
     """Stands where no package brings adapters."""
 
-    def __init__(
-        self, model: Any, max_loras: int = 8, max_lora_rank: int = 64, checkpoint: Checkpoint | None = None
-    ) -> None:
-        self.adapters, self.max_loras, self.max_lora_rank, self.is_grouped = {}, max_loras, max_lora_rank, False
+    adapters: Mapping[str, Adapter] = MappingProxyType({})
+    is_grouped = False
 
     def load(self, name: str, path: str | Path, *, replace: bool = False) -> NoReturn:
         """Raises RequestError, which names the package."""
@@ -109,10 +107,9 @@ class NoAdapters(AdapterManager):
 
 
 def _missing(name: object) -> RequestError:
-    return RequestError(
-        f"the adapter {name!r:.300} needs the distribution atb-lora, which is not installed",
-        hint=f"{pip_install('atb-lora')}.{ADAPTERS.failures()}",
-    )
+    error = ADAPTERS.missing("", f"the adapter {name!r:.300} needs the package", RequestError)
+    assert error is not None  # one package brings all names
+    return error
 
 
 ADAPTERS: Extensions[type[AdapterManager]] = Extensions("atb_adapters", AdapterManager, subclasses=True)

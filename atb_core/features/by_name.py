@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atb_core.errors import GraphError, PluginError, RequestError
-from atb_core.extensions import Contribution, Extensions
+from atb_core.extensions import Extensions
 from atb_core.features.base import FeatureDecorator, check_stacking
 
 
@@ -36,21 +36,11 @@ def features_by_name(
     """
     own = [feature.feature_name for feature in decorated]
     wanted = [name for name in dict.fromkeys(names) if name not in own]
-    features = tuple(_find(name, own).value for name in wanted)
+    shown = [f"{name} (of the model)" for name in own]
+    features = tuple(FEATURES.required(name, f"the feature {name!r}", RequestError, shown).value for name in wanted)
     if features:
         check_stacking([*decorated, *features])
     return features
-
-
-def _find(name: str, own: Sequence[str]) -> Contribution[type[FeatureDecorator]]:
-    contribution = FEATURES.named(name, f"the feature {name!r}")
-    if contribution is not None:
-        return contribution
-    names = [*(f"{each} (of the model)" for each in own), *FEATURES.offered()]
-    raise RequestError(
-        f"no installed plugin offers a feature called {name!r}",
-        hint=f"Available: {', '.join(names) or 'none'}.{FEATURES.failures()}",
-    )
 
 
 def check_enabled(names: Sequence[str], features: Sequence[FeatureDecorator]) -> None:

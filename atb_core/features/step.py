@@ -79,34 +79,13 @@ class Step(Mapping[str, Any]):
         Raises:
             RequestError: an argument is of a wrong kind.
         """
-        step = dataclasses.replace(self, **self._read_arrays())
+        given = {name: getattr(self, name) for name in _INTEGERS}
+        needed = {name: value for name, value in given.items() if value is not None or name in _NEEDED}
+        step = dataclasses.replace(self, **{name: _integers(name, value) for name, value in needed.items()})
         step._check_kinds()
         return step
 
-    def _read_arrays(self) -> dict[str, Any]:
-        from atb_core.graph.arrays import from_dlpack
-
-        arrays: dict[str, Any] = {}
-        for name in _INTEGERS:
-            value = getattr(self, name)
-            if value is not None or name in ("input_ids", "position_ids"):
-                try:
-                    arrays[name] = from_dlpack(value)
-                except TypeError as error:
-                    raise RequestError(f"{name} {error}") from None
-        return arrays
-
     def _check_kinds(self) -> None:
-        for name in _INTEGERS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            dtype = str(value.dtype).removeprefix("torch.")
-            if dtype not in ("int32", "int64") or getattr(value, "is_meta", False):
-                where = getattr(value, "device", "cpu")
-                raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {where}")
-            if value.ndim != (2 if name == "block_tables" else 1):
-                raise RequestError(f"{name} has {value.ndim} dimensions, shape {list(value.shape)}")
         tokens = self.input_ids.shape[0]
         for name, values in (("slots", self.slots), ("position_ids", self.position_ids)):
             if tokens and values is not None and values.shape[0] != tokens:
@@ -134,4 +113,21 @@ class Step(Mapping[str, Any]):
 
 
 _INTEGERS = ("input_ids", "position_ids", "slots", "input_lengths", "lm_head_indices", "block_tables", "q_lens")
+_NEEDED = ("input_ids", "position_ids")
 _FIELDS = tuple(each.name for each in dataclasses.fields(Step) if each.name != "extras")
+
+
+def _integers(name: str, value: Any) -> Any:
+    """Returns an argument as an array of numpy or torch; RequestError if it is none of integers, or of another rank."""
+    from atb_core.graph.arrays import from_dlpack
+
+    try:
+        array = from_dlpack(value)
+    except TypeError as error:
+        raise RequestError(f"{name} {error}") from None
+    if str(array.dtype).removeprefix("torch.") not in ("int32", "int64") or getattr(array, "is_meta", False):
+        where = getattr(array, "device", "cpu")
+        raise RequestError(f"{name} must be of int32 or int64, not {array.dtype} on {where}")
+    if array.ndim != (2 if name == "block_tables" else 1):
+        raise RequestError(f"{name} has {array.ndim} dimensions, shape {list(array.shape)}")
+    return array

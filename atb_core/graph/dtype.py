@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Element types of tensors, with ACL's names as values."""
+"""Enumerations: their base, and the element types of tensors with ACL's names as values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from enum import Enum
 from atb_core.errors import GraphError
 
 
-class DataType(str, Enum):
+class AttributeEnum(str, Enum):
+    """Base of enumerations with ATB's names; an unknown value is refused with the list of the known ones."""
+
+    # Members are equal to their values; and `Enum` has a slower one, in Python.
+    __hash__ = str.__hash__
+
+    @classmethod
+    def _missing_(cls, value: object) -> AttributeEnum:
+        known = ", ".join(str(member.value) for member in cls)
+        raise GraphError(f"{cls.__name__} has no value {value!r:.80}", hint=f"Known values: {known}.")
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class DataType(AttributeEnum):
     """Element type of a tensor; its value is ACL's name, `short` is torch's."""
 
     FLOAT = "ACL_FLOAT"
@@ -27,14 +42,6 @@ class DataType(str, Enum):
     ACL_INT32 = INT32
     ACL_INT64 = INT64
     ACL_BOOL = BOOL
-
-    # Members are equal to their values; and `Enum` has a slower one, in Python.
-    __hash__ = str.__hash__
-
-    @classmethod
-    def _missing_(cls, value: object) -> DataType:
-        known = ", ".join(member.value for member in cls)
-        raise GraphError(f"{value!r:.80} is not an element type", hint=f"Known types: {known}.")
 
     @property
     def short(self) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from atb_core.errors import GraphError, ShapeError, shown
 from atb_core.graph.dim import DimLike, Shape, shape_text
-from atb_core.graph.dtype import DataType
+from atb_core.graph.dtype import AttributeEnum, DataType
 
 if TYPE_CHECKING:
     import torch
@@ -289,18 +289,3 @@ def broadcast(a: Shape, b: Shape) -> Shape:
         require(x == y or x == 1 or y == 1, f"{shape_text(a)} and {shape_text(b)} do not broadcast")
         result.append(y if x == 1 else x)
     return tuple(result)
-
-
-class AttributeEnum(str, Enum):
-    """Base class of enumerated attributes; an unknown value is refused with the list of the known ones."""
-
-    # Members are equal to their values; and `Enum` has a slower one, in Python.
-    __hash__ = str.__hash__
-
-    @classmethod
-    def _missing_(cls, value: object) -> AttributeEnum:
-        known = ", ".join(str(member.value) for member in cls)
-        raise GraphError(f"{cls.__name__} has no value {value!r}", hint=f"Known values: {known}.")
-
-    def __str__(self) -> str:
-        return str(self.value)

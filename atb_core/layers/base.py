@@ -29,7 +29,6 @@ class LayerConfig(Protocol):
     @property
     def data_type(self) -> DataType:
         """Returns the element type of the model's weights and activations."""
-        ...
 
 
 class MoeLayerConfig(LayerConfig, Protocol):
@@ -55,7 +54,6 @@ class ShapeSource(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor of the checkpoint."""
-        ...
 
 
 class Layer(Module):

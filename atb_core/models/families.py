@@ -22,22 +22,15 @@ class Families(Protocol):
 
     def model_types(self) -> list[str]:
         """Returns the model types that installed packages claim, from metadata alone."""
-        ...
-
-    def package_for(self, model_type: str) -> str:
-        """Returns name and version of the package that serves `model_type`, from metadata alone."""
-        ...
 
     def load(self, group: str, model_type: str, prefer: str | None = None) -> Any:
         """Returns the class of the family for `model_type` in an entry-point group, from the package `prefer` if given.
 
         In `ROUTERS` that is its router, in `CONFIGS` its configuration, in `MODELS` its decorated model.
         """
-        ...
 
     def owner_of(self, router: type) -> str | None:
         """Returns the package whose metadata names this router class; `None` if none or several do."""
-        ...
 
 
 families: Port[Families] = Port("families")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from atb_core.errors import BackendUnavailableError
 from atb_core.extensions import Extensions
-from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     from atb_core.models.base.config import BaseConfig
@@ -38,10 +37,5 @@ GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", Grap
 
 def graph_builder(name: str) -> GraphBuilder:
     """Returns the builder called `name`; BackendUnavailableError if no plugin that is in use has it."""
-    contribution = GRAPH_BUILDERS.named(name, f"graph={name!r}")
-    if contribution is None:
-        raise BackendUnavailableError(
-            f"graph={name!r} needs the distribution atb-cpp-models, which is not installed or is left out",
-            hint=f"{pip_install('atb-cpp-models')}, or use graph='python'.{GRAPH_BUILDERS.failures()}",
-        )
-    return contribution.value
+    instead = " Or use graph='python'."
+    return GRAPH_BUILDERS.required(name, f"graph={name!r}", BackendUnavailableError, instead=instead).value

@@ -7,7 +7,8 @@ first set.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections import UserDict, UserList
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from atb_core.extensions import refuse_uncalled
@@ -119,75 +120,42 @@ class Module:
 
 
 class _Container(Module):
-    """Base of the modules that only hold others."""
+    """Base of the modules that only hold others. Like all modules they are compared by identity."""
 
-    _items: Any
-
-    def __setitem__(self, key: Any, module: Module) -> None:
-        self._items[key] = module
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
-class ModuleList(_Container):
-    """List of modules; the elements' names are their positions."""
+class ModuleList(_Container, UserList[Any]):  # type: ignore[misc]
+    """List of modules, with all methods of a list; the elements' names are their positions."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
-        self._items = list(modules)
+        super().__init__(modules)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yields the modules with their positions as names."""
-        yield from ((str(place), module) for place, module in enumerate(self._items))
+        yield from ((str(place), module) for place, module in enumerate(self.data))
 
-    def append(self, module: Module) -> ModuleList:
+    def append(self, module: Module) -> ModuleList:  # type: ignore[override]
         """Adds a module at the end."""
-        self._items.append(module)
+        self.data.append(module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
+    def extend(self, modules: Iterable[Module]) -> ModuleList:  # type: ignore[override]
         """Adds modules at the end."""
-        self._items.extend(modules)
+        self.data.extend(modules)
         return self
 
-    def insert(self, index: int, module: Module) -> None:
-        """Adds a module before the one with this index."""
-        self._items.insert(index, module)
 
-    def __getitem__(self, index: int | slice) -> Any:
-        return ModuleList(self._items[index]) if isinstance(index, slice) else self._items[index]
-
-
-class ModuleDict(_Container):
-    """Dictionary of modules by name."""
+class ModuleDict(_Container, UserDict[str, Any]):
+    """Dictionary of modules by name, with all methods of a dict."""
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
-        self._items = dict(modules or {})
+        super().__init__(modules)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yields the modules with their names."""
-        yield from self._items.items()
-
-    def keys(self) -> KeysView[str]:
-        """Returns the names."""
-        return self._items.keys()  # type: ignore[no-any-return]
-
-    def values(self) -> ValuesView[Module]:
-        """Returns the modules."""
-        return self._items.values()  # type: ignore[no-any-return]
-
-    def items(self) -> ItemsView[str, Module]:
-        """Returns pairs of name and module."""
-        return self._items.items()  # type: ignore[no-any-return]
-
-    def __getitem__(self, name: str) -> Any:
-        return self._items[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._items
+        yield from self.data.items()
 
 
 def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:

@@ -7,7 +7,6 @@ would fail somewhere in the middle; so its requirements are checked here, and th
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import re
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from atb_core.errors import PluginError, printable
-from atb_core.names import normalized_name
+from atb_core.names import nearest, normalized_name
 from atb_core.plugins.api import SUPPORTED_API_VERSIONS
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import Refusal, Status
@@ -92,9 +91,9 @@ def unmatched_names() -> Iterator[tuple[str, str]]:
             continue
         present = name in among
         fault = "is no plugin: it has no entry points for atb-core" if present else "is not installed"
-        close = ["all"] if name == "1" else difflib.get_close_matches(normalized_name(name), keys, n=1)
         install = "Correct the name." if present else f"Correct the name, or install it (pip install {name})."
-        yield f"{source} names {name}, which {fault}", f"Did you mean {close[0]}?" if close else install
+        hint = nearest("all" if name == "1" else normalized_name(name), ["all", *keys], install)
+        yield f"{source} names {name}, which {fault}", hint
 
 
 @Once

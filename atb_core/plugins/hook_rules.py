@@ -25,25 +25,25 @@ def hook_problem(plugin: object) -> str | None:
     Calls none of them.
     """
     hooks = implementations(plugin)
-    unmarked = [name for name in hookspecs.HOOK_NAMES if callable(getattr(plugin, name, None)) and name not in hooks]
+    unmarked = [name for name in hookspecs.HOOKS if callable(getattr(plugin, name, None)) and name not in hooks]
     if unmarked:
         return f"has {unmarked[0]}, which is not marked with @hookimpl: {_MARK}"
     if not hooks:
-        return f"implements no hook: {_MARK}; the hooks are {', '.join(hookspecs.HOOK_NAMES)}"
+        return f"implements no hook: {_MARK}; the hooks are {', '.join(hookspecs.HOOKS)}"
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hookspecs.SPECS)
     try:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        unknown = sorted(set(hooks.values()) - set(hookspecs.HOOK_NAMES))
+        unknown = sorted(set(hooks.values()) - set(hookspecs.HOOKS))
         return _unknown(unknown[0]) if unknown else f"implements a hook in another form: {' '.join(str(error).split())}"
     return None
 
 
 def _unknown(hook: str) -> str:
-    near = difflib.get_close_matches(hook, hookspecs.HOOK_NAMES, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(hook, hookspecs.HOOKS, n=1, cutoff=0.0)[0]
     return (
         f"implements {hook}, which is no hook of this version; the nearest is {near} "
-        f"(all: {', '.join(hookspecs.HOOK_NAMES)}; @hookimpl(optionalhook=True) allows for one that is missing)"
+        f"(all: {', '.join(hookspecs.HOOKS)}; @hookimpl(optionalhook=True) allows for one that is missing)"
     )

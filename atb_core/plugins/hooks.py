@@ -50,7 +50,7 @@ class Hooks:
     def __init__(self) -> None:
         self.failed: dict[Owner, PluginError] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._manager.add_hookspecs(hookspecs.SPECS)
         self._contributions: dict[str, list[Contribution[Any]]] = {}
         self._points: dict[str, Extensions[Any]] = {}
         self._loaded = False
@@ -101,7 +101,7 @@ class Hooks:
         facade = ModuleType(owner.distribution)
         for name, hook in implementations(plugin).items():
             # An optional hook of a later core has no extension point here.
-            if hook in hookspecs.HOOK_NAMES:
+            if hook in hookspecs.HOOKS:
                 guarded = self._guarded(getattr(plugin, name), hook, owner)
                 # The mark of a static method is not on its function.
                 marked = guarded if hasattr(guarded, _MARK) else hookspecs.hookimpl(specname=hook)(guarded)

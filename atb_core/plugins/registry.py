@@ -224,11 +224,6 @@ def model_types() -> list[str]:
     return [family.model_type for family in registry().families()]
 
 
-def package_for(model_type: str) -> str:
-    """Returns name and version of the package that serves `model_type`; raises as `FamilyRegistry.find`."""
-    return registry().find(model_type).package
-
-
 def owner_of(router: type) -> str | None:
     """Returns the distribution whose entry points name this router class; `None` if none or several do."""
     return registry().owner_of(router)

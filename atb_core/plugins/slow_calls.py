@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -26,17 +27,16 @@ def told_if_slow(what: str, distribution: str) -> Iterator[None]:
         f"{what} takes more than {seconds:g} s. Ctrl-C interrupts it, or else Ctrl-\\; "
         f"ATB_NO_PLUGINS={distribution} leaves the plugin out."
     )
+    end: Callable[[], None]
     if tell_watcher is not None and threading.current_thread() is threading.main_thread():
         tell_watcher(seconds, text)
-        try:
-            yield
-        finally:
-            tell_watcher(0, "")
-        return
-    timer = threading.Timer(seconds, _log.warning, ("%s", text))
-    timer.daemon = True
-    timer.start()
+        end = functools.partial(tell_watcher, 0, "")
+    else:
+        timer = threading.Timer(seconds, _log.warning, ("%s", text))
+        timer.daemon = True
+        timer.start()
+        end = timer.cancel
     try:
         yield
     finally:
-        timer.cancel()
+        end()

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from atb_core.errors import RequestError, shown
 from atb_core.extensions import Extensions
-from atb_core.names import pip_install
 from atb_core.plugin_errors import plugin_errors
 
 
@@ -24,7 +23,6 @@ class Drafter(Protocol):
             limit: Largest number of tokens.
             cost: Time of one more token in a step, relative to a step without guesses.
         """
-        ...
 
     def note(self, num_drafted: int, num_accepted: int) -> None:
         """Takes how many of the guesses were right; those after the first wrong one say nothing."""
@@ -49,9 +47,7 @@ DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", DraftMe
 def drafter_maker(config: Mapping[str, Any]) -> Callable[[], Drafter]:
     """Returns what makes the drafter of each request; RequestError for a method that no plugin has."""
     method = config.get("method", "ngram")
-    contribution = DRAFT_METHODS.named(method, f"the method {shown(method)} of speculation")
-    if contribution is None:
-        hint = f"ngram is in atb-speculation: {pip_install('atb-speculation')}.{DRAFT_METHODS.failures()}"
-        raise RequestError(f"no plugin has the method {shown(method)} of speculative_config", hint=hint)
+    what = f"the method {shown(method)} of speculative_config"
+    contribution = DRAFT_METHODS.required(method, what, RequestError)
     with plugin_errors(contribution.owner):
         return contribution.value.configure({name: config[name] for name in config if name != "method"})

@@ -365,26 +365,25 @@ class RequestFactory:
 
 def adapters_for_each(given: AdapterIds, find: Callable[[Any], Adapter | None], count: int) -> Sequence[Adapter | None]:
     """Returns the adapters of each of `count` prompts; RequestError if one is unknown, or for another number."""
-    if given is None or isinstance(given, str):
-        return [find(given)] * count
-    if not isinstance(given, (list, tuple)):
+    if given is not None and not isinstance(given, (str, list, tuple)):
         raise RequestError(f"adapter_ids must be a list with a name or None for each prompt, not {given!r:.100}")
-    return [find(name) for name in _counted("adapter_ids", given, count)]
+    return [find(name) for name in _for_each("adapter_ids", given, count)]
 
 
 def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:
     """Returns the parameters of each of `count` prompts; RequestError if they are of another type or number."""
-    if given is None or isinstance(given, SamplingParams):
-        return [given or default] * count
-    if not isinstance(given, (list, tuple)) or not all(isinstance(item, SamplingParams) for item in given):
+    params = _for_each("sampling_params", default if given is None else given, count)
+    if not all(isinstance(item, SamplingParams) for item in params):
         raise RequestError(
             f"sampling_params must be SamplingParams or a list of them, not {type(given).__name__}",
             hint="For example SamplingParams(temperature=0.7, max_tokens=100).",
         )
-    return _counted("sampling_params", given, count)
+    return params
 
 
-def _counted(name: str, given: Sequence[Any], count: int) -> list[Any]:
+def _for_each(name: str, given: Any, count: int) -> list[Any]:
+    if not isinstance(given, (list, tuple)):
+        return [given] * count
     if len(given) != count:
         raise RequestError(f"{name} has {len(given)} entries for {count} prompts")
     return list(given)

@@ -134,10 +134,5 @@ def tool_parser(name: str | None, model_type: str) -> ToolParser:
     """
     if name is None:
         raise RequestError(f"the family of {model_type!r} names no notation for tool calls")
-    contribution = TOOL_PARSERS.named(name, f"the tool parser {name!r}")
-    if contribution is None:
-        raise RequestError(
-            f"models of type {model_type!r} write tool calls as {name!r}, and no installed plugin reads that",
-            hint=f"Parsers: {', '.join(TOOL_PARSERS.offered()) or 'none'}.{TOOL_PARSERS.failures()}",
-        )
-    return contribution.value()
+    what = f"the notation {name!r} of tool calls, in which models of type {model_type!r} write them"
+    return TOOL_PARSERS.required(name, what, RequestError).value()

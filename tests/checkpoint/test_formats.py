@@ -166,7 +166,7 @@ def test_a_format_that_fails_to_look_at_a_file_keeps_no_other_from_it(site: Site
     ("function", "kind", "message"),
     [
         ("lambda path: 1 / 0", WeightsError, r"'Odd' of atb-odd 1\.0 failed: ZeroDivisionError"),
-        ("lambda path: None", PluginError, r"'Odd' of atb-odd 1\.0 opened .* as None, which is no Checkpoint"),
+        ("lambda path: None", PluginError, r"'Odd' of atb-odd 1\.0 returned None for .*, which is no Checkpoint"),
     ],
 )
 def test_a_format_that_opens_nothing_is_named(
@@ -222,3 +222,41 @@ def test_a_file_whose_package_is_not_installed_names_it(site: Site, tmp_path: Pa
     with pytest.raises(WeightsError, match=r"model\.gguf is read by the package atb-gguf") as caught:
         open_checkpoint(tmp_path if directory else tmp_path / "model.gguf")
     assert caught.value.hint == f"{pip_install('atb-gguf')}; `atb plugins list` says what is left out."
+
+
+SCHEME = """
+    from atb_core.plugins import QuantScheme, hookimpl
+
+    @hookimpl
+    def atb_quant_schemes():
+        return [QuantScheme("odd", lambda stored, settings, dtype: {result})]
+"""
+
+
+def write_quantised(directory: Path, method: str) -> Path:
+    config = {**CONFIG, "quantization_config": {"quant_method": method}}
+    (write_model(directory) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "message"),
+    [
+        ("1 / 0", WeightsError, r"quantisation scheme 'odd' of atb-odd 1\.0 failed: ZeroDivisionError"),
+        ("None", PluginError, r"'odd' of atb-odd 1\.0 returned None for .*, which is no WeightLoader"),
+        ("stored", PluginError, r"'odd' of atb-odd 1\.0 opened a loader of None"),
+    ],
+)
+def test_a_scheme_that_opens_nothing_is_named_as_a_format_is(
+    site: Site, tmp_path: Path, result: str, kind: type[Exception], message: str
+) -> None:
+    site.install("atb-odd", SCHEME.format(result=result))
+    with pytest.raises(kind, match=message):
+        open_weights(write_quantised(tmp_path / "model", "odd"))
+
+
+def test_a_scheme_whose_package_is_not_installed_names_it(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"'gptq' of .* needs the package atb-quant") as caught:
+        open_weights(write_quantised(tmp_path / "model", "gptq"))
+    assert str(caught.value.hint).startswith(pip_install("atb-quant"))
+    assert str(caught.value.hint).endswith("Or use the model's unquantised checkpoint.")

@@ -174,8 +174,8 @@ def test_a_source_that_fails_to_look_at_a_reference_keeps_no_other_from_it(site:
 @pytest.mark.parametrize(
     ("fetch", "kind", "message"),
     [
-        ("return 1 / 0", ModelNotFoundError, r"from atb-odd 1\.0 failed: ZeroDivisionError"),
-        ("return 'x'", PluginError, r"from atb-odd 1\.0 returned 'x' for shelf:m, which is no path"),
+        ("return 1 / 0", ModelNotFoundError, r"of atb-odd 1\.0 failed: ZeroDivisionError"),
+        ("return 'x'", PluginError, r"of atb-odd 1\.0 returned 'x' for shelf:m, which is no Path"),
     ],
 )
 def test_a_source_that_fetches_nothing_is_named(

@@ -26,7 +26,8 @@ from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.errors import EngineError, PluginError
 from atb_core.graph import DataType, Dim, Network, Op, Tensor, record
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, _registry
+from atb_core.graph.dtype import AttributeEnum
+from atb_core.graph.op import _registry
 
 SOURCE = Path(__file__).with_name("custom_kernels.c")
 

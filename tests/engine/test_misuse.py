@@ -118,7 +118,7 @@ def test_options_of_backends_are_named(options: dict[str, Any], named: str) -> N
 
 @pytest.mark.parametrize("name", [None, 5, ["cpu"], "CPU", ""])
 def test_a_backend_that_does_not_exist_is_named(name: Any) -> None:
-    with pytest.raises(EngineError, match="there is no backend called"):
+    with pytest.raises(EngineError, match="no installed plugin offers the backend"):
         get_backend(name)
 
 

@@ -57,8 +57,6 @@ def test_the_sources_of_the_modules_have_the_same_number() -> None:
 
 def test_without_atb_ascend_the_backend_for_a_card_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MAKERS, "all", list)
-    with pytest.raises(
-        BackendUnavailableError, match="needs the distribution atb-ascend, which is not installed"
-    ) as caught:
+    with pytest.raises(BackendUnavailableError, match="needs the package atb-ascend, which is not installed") as caught:
         get_backend("atb")
-    assert caught.value.hint == f"{pip_install('atb-ascend')}."
+    assert caught.value.hint == f"{pip_install('atb-ascend')}; `atb plugins list` says what is left out."

@@ -30,9 +30,10 @@ class Writer:
 
 
 def test_a_graph_that_no_plugin_writes_is_refused_before_any_file_is_opened(site: Site) -> None:
-    with pytest.raises(BackendUnavailableError, match="graph='cpp' needs the distribution atb-cpp-models") as caught:
+    with pytest.raises(BackendUnavailableError, match="graph='cpp' needs the package atb-cpp-models") as caught:
         ModelRunner("nowhere", graph="cpp")
-    assert caught.value.hint == f"{pip_install('atb-cpp-models')}, or use graph='python'."
+    left_out = "`atb plugins list` says what is left out."
+    assert caught.value.hint == f"{pip_install('atb-cpp-models')}; {left_out} Or use graph='python'."
 
 
 def test_a_plugin_that_could_not_be_used_is_named(site: Site) -> None:

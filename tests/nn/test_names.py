@@ -57,7 +57,7 @@ PACKAGES = {
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_function_of_a_package_that_is_missing_is_refused_with_its_name(name: str, site: Site) -> None:
-    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models is in the package {PACKAGES[name]}") as e:
+    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models needs the package {PACKAGES[name]}") as e:
         getattr(F, name)
     assert PACKAGES[name] in str(e.value.hint)
     with pytest.raises(AttributeError):

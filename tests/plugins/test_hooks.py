@@ -28,7 +28,7 @@ from atb_core.graph.passes import FUSIONS, Pass
 from atb_core.models.graph_builders import GRAPH_BUILDERS, GraphBuilder
 from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
-from atb_core.plugins.hookspecs import HOOK_NAMES
+from atb_core.plugins.hookspecs import HOOKS
 from atb_core.plugins.records import Status, records
 from atb_core.runner.drafting import DRAFT_METHODS, DraftMethod
 from atb_core.runner.tool_calls import TOOL_PARSERS
@@ -70,7 +70,7 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         DRAFT_METHODS,
         TOOL_PARSERS,
     )
-    assert [slot.hook for slot in slots] == list(HOOK_NAMES)
+    assert [slot.hook for slot in slots] == list(HOOKS)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,11 @@ def test_what_has_to_be_a_function_is_checked(point: Extensions[Any], kind: Any,
     problem = str(point.problem(kind("a", **{field: 3})))
     assert problem.startswith(f"{field} of the ")
     assert problem.endswith(" 'a' is 3, which is not a function")
+
+
+def test_an_op_that_a_pass_makes_is_named_by_text() -> None:
+    assert FUSIONS.problem(Pass("a", len, "AddRmsNorm")) is None  # type: ignore[arg-type]
+    assert FUSIONS.problem(Pass("a", len, 3)) == "makes of the Pass 'a' is 3, which is no text"  # type: ignore[arg-type]
 
 
 def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(site: Site) -> None:

@@ -166,7 +166,7 @@ def test_a_bad_request_is_refused_before_anything_runs(
         ({"graph": "cpp", "backend": "reference"}, BackendUnavailableError, "backend='reference' interprets"),
         ({"graph": "rust"}, RequestError, "graph must be"),
         ({"backend": "atb"}, BackendUnavailableError, "Ascend"),
-        ({"backend": "cuda"}, BackendUnavailableError, "there is no backend called 'cuda'"),
+        ({"backend": "cuda"}, BackendUnavailableError, "no installed plugin offers the backend 'cuda'"),
         ({"dtype": "int4"}, RequestError, "dtype must be"),
         ({"block_size": 0}, RequestError, "block_size must be a positive integer"),
         ({"max_num_seqs": -1}, RequestError, "max_num_seqs must be"),

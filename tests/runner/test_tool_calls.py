@@ -87,7 +87,7 @@ def test_a_call_in_a_thought_is_none_where_the_template_knows_thoughts(
 
 def test_a_notation_that_nobody_reads_is_an_error_that_lists_the_others(site: Site, runner: ModelRunner) -> None:
     site.install("atb-tools", PARSER.format(name="other-tools"))
-    with pytest.raises(RequestError, match=r"'toy-tools', and no installed plugin.*other-tools \(atb-tools 1\.0\)"):
+    with pytest.raises(RequestError, match=r"offers the notation 'toy-tools' .*other-tools \(atb-tools 1\.0\)"):
         runner.parse_answer("text")
 
 

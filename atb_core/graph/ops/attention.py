@@ -9,8 +9,8 @@ from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import DimLike, Shape, shape_text
-from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, require, same_size
+from atb_core.graph.dtype import AttributeEnum, DataType
+from atb_core.graph.op import Op, RealTensor, require, same_size
 from atb_core.graph.ops.quant import DynamicQuant
 
 

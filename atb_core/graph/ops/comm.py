@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, Op, RealTensor
+from atb_core.graph.dtype import AttributeEnum
+from atb_core.graph.op import Op, RealTensor
 from atb_core.graph.ops.linear import Linear
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Shape
-from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, broadcast, require
+from atb_core.graph.dtype import AttributeEnum, DataType
+from atb_core.graph.op import Op, RealTensor, broadcast, require
 
 
 class ElewiseType(AttributeEnum):

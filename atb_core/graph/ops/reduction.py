@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, normal_axis, require
+from atb_core.graph.dtype import AttributeEnum
+from atb_core.graph.op import Op, RealTensor, normal_axis, require
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,7 @@ class Pass:
     makes: str | None = None
 
 
-def pass_problem(item: Pass) -> str | None:
-    """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
-    if item.makes is not None and not isinstance(item.makes, str):
-        return f"the pass {item.name!r} makes {item.makes!r}, which is not the name of an op"
-    return None
-
-
-FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem, name="name")
+FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, name="name")
 
 _CLEAN_UP = (Pass("FoldViews", fold_views), Pass("ShareCommon", share_common), Pass("RemoveDeadCode", remove_dead_code))
 # SwiGLU comes first: it takes the Split that SplitLinear would otherwise claim.

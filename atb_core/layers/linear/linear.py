@@ -45,7 +45,6 @@ class LinearMethod(Protocol):
 
     def apply(self, layer: BaseLinear, input_tensor: Tensor) -> Tensor:
         """Records the product."""
-        ...
 
 
 class BaseLinear(Module):

@@ -246,10 +246,6 @@ class CausalLM(FlashCausalLMV3):
         finally:
             self._recording = False
 
-    def features_called(self, names: Sequence[str]) -> list[FeatureDecorator]:
-        """Returns the model's features of these names, in its order."""
-        return [each for each in (self.hidden_states, *self.features) if each.feature_name in names]
-
     @property
     def backend(self) -> Backend:
         """Returns the supplier of the model's engines."""

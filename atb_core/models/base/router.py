@@ -54,16 +54,16 @@ class BaseRouter(PortedRouter):
         return model_type
 
     @cached_property
+    @plugin_errors()
     def config(self) -> BaseConfig:
         """Returns the checked configuration."""
-        with plugin_errors():
-            return self.get_config()
+        return self.get_config()
 
     @cached_property
+    @plugin_errors()
     def model_cls(self) -> type[CausalLM]:
         """Returns the decorated model class."""
-        with plugin_errors():
-            return self.get_model_cls()
+        return self.get_model_cls()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -81,10 +81,10 @@ class BaseRouter(PortedRouter):
         return tokenizer
 
     @cached_property
+    @plugin_errors()
     def generation_config(self) -> dict[str, Any]:
         """Returns the generation settings that the model's authors recommend, empty if there are none."""
-        with plugin_errors():
-            return self.get_generation_config()
+        return self.get_generation_config()
 
     def get_config(self) -> BaseConfig:
         """Returns the configuration, of the class registered in the entry-point group `atb_core.configs`."""

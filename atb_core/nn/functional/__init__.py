@@ -13,7 +13,6 @@ from atb_core.errors import GraphError
 from atb_core.extensions import Extensions
 from atb_core.graph.ops.activation import GeluMode
 from atb_core.graph.ops.attention import MaskType
-from atb_core.names import pip_install
 from atb_core.nn.functional.attention import *
 from atb_core.nn.functional.elewise import *
 from atb_core.nn.functional.linear import *
@@ -37,9 +36,6 @@ def function_problem(item: object) -> str | None:
 
 
 FUNCTIONS: Extensions[Callable[..., Any]] = Extensions("atb_functions", Callable, function_problem)  # type: ignore[arg-type]
-#: Functions of ATB-Models in packages of this project.
-_PACKAGES = dict.fromkeys(("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"), "atb-ops")
-_PACKAGES |= dict.fromkeys(("dequantize", "quantize_per_channel", "quantize_per_token"), "atb-quant")
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -53,9 +49,6 @@ def __getattr__(name: str) -> Callable[..., Any]:
         found = FUNCTIONS.only(lambda each: each.__name__ == name, f"the function {name!r}")
         if found is not None:
             return found.value
-    if package := _PACKAGES.get(name):
-        raise GraphError(
-            f"nn.functional.{name} of ATB-Models is in the package {package}, which is not installed",
-            hint=f"Install it: {pip_install(package)}.{FUNCTIONS.failures()}",
-        )
+    if missing := FUNCTIONS.missing(name, f"nn.functional.{name} of ATB-Models needs the package", GraphError):
+        raise missing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

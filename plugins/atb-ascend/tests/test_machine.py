@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from ascend_machines import write
 
-from atb_ascend.machine import Machine, import_module, load_library, module_file, package_version
+from atb_ascend.machine import Machine, import_module, load_library, module_file
 from atb_ascend.modules import torch_abi
+from atb_core.distributions import version_of
 
 
 def test_a_file_that_is_no_library_is_reported_and_does_not_end_this_process(tmp_path: Path) -> None:
@@ -48,10 +49,10 @@ def test_that_no_process_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch)
 
 def test_modules_and_versions_are_looked_up_without_importing() -> None:
     probe = (
-        "import sys\nfrom atb_ascend.machine import module_file, package_version\n"
-        "assert module_file('torch') and package_version('torch')\n"
+        "import sys\nfrom atb_ascend.machine import module_file\nfrom atb_core.distributions import version_of\n"
+        "assert module_file('torch') and version_of('torch')\n"
         "assert module_file('no_such_module') is None and module_file('no_such.module') is None\n"
-        "assert package_version('no-such-distribution') is None\n"
+        "assert version_of('no-such-distribution') is None\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
@@ -60,7 +61,7 @@ def test_modules_and_versions_are_looked_up_without_importing() -> None:
 def test_damaged_metadata_of_a_package_is_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "torch_npu-2.9.0.dist-info/METADATA", b"\xff\xfe\x00")
-    assert package_version("torch_npu") is None
+    assert version_of("torch_npu") is None
     assert module_file("") is None
 
 

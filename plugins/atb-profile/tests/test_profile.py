@@ -13,7 +13,7 @@ import pytest
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import AtbError, EngineError
 from atb_profile import Limits, Profile, measure_limits
-from atb_profile.profile import node_times
+from atb_profile.recorded import node_times
 
 Open = Callable[..., ModelRunner]
 PROMPT = [3, 1, 4, 1, 5]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from atb_ascend.findings import Finding, Level
 from atb_core.child import try_in_child
+from atb_core.distributions import version_of
 
 
 def blocking(check: str, message: str, cause: str, fix: str | None, level: Level = Level.ERROR) -> Finding:
@@ -24,15 +24,6 @@ def tried(check: str, what: str, problem: str | None, fix: str, backend: str = "
     if problem is None:
         return Finding(check, Level.OK, f"{what} loads")
     return Finding(check, Level.ERROR, f"{what} does not load", problem, fix, (backend,))
-
-
-def package_version(distribution: str) -> str | None:
-    """Returns the version of a distribution; `None` if it is not installed or its metadata is damaged."""
-    try:
-        # Damaged metadata gives None where the annotation promises a string.
-        return importlib.metadata.version(distribution) or None
-    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError, OSError):
-        return None
 
 
 def module_file(name: str) -> Path | None:
@@ -63,7 +54,7 @@ class Machine:
         home: the user's home, under which they may be installed, too.
         etc: `/etc`.
         dev: `/dev`.
-        package_version: see the function of this name, as for the following.
+        package_version: `version_of`; for the others see the functions of their names.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -71,7 +62,7 @@ class Machine:
     home: Path = field(default_factory=lambda: Path(os.path.expanduser("~")))
     etc: Path = Path("/etc")
     dev: Path = Path("/dev")
-    package_version: Callable[[str], str | None] = package_version
+    package_version: Callable[[str], str | None] = version_of
     module_file: Callable[[str], Path | None] = module_file
     load_library: Callable[[Path], str | None] = load_library
     import_module: Callable[[str], str | None] = import_module

@@ -102,7 +102,8 @@ def _recorded(model: str, variant: str, backend: str, features: Sequence[str]) -
     built = open_model(model).build(backend, features)
     if variant == "mixed":
         built.check_mixed_steps()
-    return built.variants, built.variants.key(variant, built.features_called(features))
+    chosen = [each for each in (built.hidden_states, *built.features) if each.feature_name in features]
+    return built.variants, built.variants.key(variant, chosen)
 
 
 def _check_combination(against: str | None, html: Path | None) -> None:

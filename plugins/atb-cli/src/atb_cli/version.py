@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import sys
@@ -12,16 +11,11 @@ from typing import Final
 import click
 
 from atb_cli.output import aligned, json_option
+from atb_core.distributions import version_of
 from atb_core.plugins.scan import installed
 
 _DEPENDENCIES: Final = ("torch", "transformers", "tokenizers", "safetensors")
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+_ABSENT: Final = "not installed"
 
 
 @click.command(short_help="Print versions, for a bug report.")
@@ -29,12 +23,12 @@ def _version(distribution: str) -> str:
 def command(as_json: bool) -> None:
     """Print the versions of atb, Python and the packages that atb needs."""
     facts = {
-        **{name: _version(name) for name in ("atb-core", "atb-cli")},
+        **{name: version_of(name) or _ABSENT for name in ("atb-core", "atb-cli")},
         **{one.distribution: one.version for one in installed()},
-        "atb-sim": _version("atb-sim"),
+        "atb-sim": version_of("atb-sim") or _ABSENT,
         "python": platform.python_version(),
         "executable": sys.executable,
         "system": f"{platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in _DEPENDENCIES},
+        **{name: version_of(name) or _ABSENT for name in _DEPENDENCIES},
     }
     click.echo(json.dumps(facts, indent=2) if as_json else aligned(facts))

@@ -28,11 +28,11 @@ from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.base.moe_config import MoeConfig
-from atb_core.models.families import families
 from atb_core.models.runtime.inputs import ROWS, TOKENS
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
+from atb_core.plugins.registry import registry
 from atb_cpp_models.model_torch import ModelTorch
 from atb_cpp_models.registered import model_of_family
 from atb_cpp_models.registration import CORE_GRAPH
@@ -160,7 +160,7 @@ def name_for(model_type: str, config: BaseConfig) -> str:
     registered = model_of_family(model_type)
     if registered is not None:
         return registered[0]
-    package = families().package_for(model_type)
+    package = registry().find(model_type).package
     experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
     raise BackendUnavailableError(
         f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}", hint=_HINT

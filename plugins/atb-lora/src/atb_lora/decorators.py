@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from atb_core.features.step import Step
     from atb_core.layers.linear import BaseLinear
     from atb_lora.adapter import Adapter
-    from atb_lora.manager import LoraManager
+    from atb_lora.slots import AdapterSlots
 
 __all__ = ["MultiLoraDecorator", "SingleLoraDecorator"]
 
@@ -38,9 +38,9 @@ class LoraDecorator(FeatureDecorator):
     takes_adapters = True
 
     @property
-    def manager(self) -> LoraManager:
+    def manager(self) -> AdapterSlots:
         """Returns the adapters of the model."""
-        manager: LoraManager = self.model.lora
+        manager: AdapterSlots = self.model.lora
         return manager
 
     def recording(self) -> AbstractContextManager[None]:

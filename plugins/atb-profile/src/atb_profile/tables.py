@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from atb_profile.limits import Limits
-    from atb_profile.profile import Profile, Row
+    from atb_profile.recorded import Recorded, Row
     from atb_profile.recorder import Call
 
 
-def profile_text(profile: Profile, limits: Limits | None = None) -> str:
+def profile_text(profile: Recorded, limits: Limits | None = None) -> str:
     """Returns a table by op and one by module for each phase, and what is outside of the engine."""
     lines: list[str] = []
     inside = 0.0

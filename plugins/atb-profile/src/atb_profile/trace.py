@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atb_cli.output import writing
 from atb_core.graph.tensor import Tensor
-from atb_profile.profile import NodeTime, node_times
-
-if TYPE_CHECKING:
-    from atb_profile.profile import Profile
+from atb_profile.recorded import NodeTime, Recorded, node_times
 
 _PROCESS = 1
 #: Row of the trace with the calls of engines; the engine's threads follow it. Viewers take a thread with the number of
@@ -24,7 +21,7 @@ _PROCESS = 1
 _CALLS = _PROCESS
 
 
-def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
+def write_trace(profile: Recorded, path: str | os.PathLike[str]) -> None:
     """Writes a profile as JSON. Times are microseconds since the profile began.
 
     Characters are written as they are: Perfetto refuses a trace with a surrogate pair among its escapes.
@@ -36,7 +33,7 @@ def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
         file.write("\n]}\n")
 
 
-def events(profile: Profile) -> Iterator[dict[str, Any]]:
+def events(profile: Recorded) -> Iterator[dict[str, Any]]:
     """Yields the events of a profile: the calls of engines with what is between, each thread's part of every node."""
     threads = max((len(run.threads) for call in profile.calls for run in call.runs), default=0)
     yield _named("process_name", _CALLS, "atb_core")

@@ -62,7 +62,7 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
         elif suffix in ("input_scale", "input_zero_point"):
             inputs.add(name)
         elif suffix == "weight_packed" and f"{prefix}.weight_scale" not in stored:
-            raise refuse(stored, _NAME, f"it has {name}, but no {prefix}.weight_scale", "Fetch the checkpoint again.")
+            raise refuse(stored, _NAME, f"it has {name}, but no {prefix}.weight_scale")
     if not matrices:
         raise refuse(stored, _NAME, "it has no tensor *.weight_scale")
     return Parts(matrices, {}, frozenset(inputs))
@@ -137,9 +137,9 @@ def _matrix(stored: SafetensorsLoader, prefix: str, weights: Mapping[str, Any]) 
     if not isinstance(symmetric, bool):
         raise refuse(stored, _NAME, f"symmetric of {prefix} is {str(symmetric)[:100]!r}, not true or false")
     if not symmetric and zeros not in stored:
-        raise refuse(stored, _NAME, f"{prefix} is not symmetric, and there is no {zeros}", "Fetch it again.")
+        raise refuse(stored, _NAME, f"{prefix} is not symmetric, and there is no {zeros}")
     if symmetric and zeros in stored and matrix.groups().zeros.any():
-        raise refuse(stored, _NAME, f"{prefix} is symmetric, and {zeros} is not zero", "Fetch it again.")
+        raise refuse(stored, _NAME, f"{prefix} is symmetric, and {zeros} is not zero")
     return matrix
 
 
@@ -165,6 +165,8 @@ class _IntMatrix(IntegerMatrix):
         need(stored, _NAME, names["scale"], scales if scales in allowed else allowed[0], FLOATS)
         zeros = f"{prefix}.weight_zero_point"
         if zeros in stored:
+            if packed and one_scale:
+                raise refuse(stored, _NAME, f"{zeros} is one for a whole packed matrix, which is not supported")
             whole = (-(-rows // (32 // bits)), groups) if packed else scales
             need(stored, _NAME, zeros, whole, ("I32",) if packed else ("I8",))
             names["zeros"] = zeros

@@ -190,7 +190,8 @@ class _SlimMatrix(IntegerMatrix):
         """Returns scale and offset of the activations."""
         scale, offset = (floats(self.stored, self._name(part))[0] for part in ("input_scale", "input_offset"))
         if not (np.isfinite(scale) and scale > 0 and np.isfinite(offset)):
-            raise self.fail(f"has activations with the scale {scale} and the offset {offset}", "Fetch it again.")
+            hint = "The checkpoint is damaged; fetch it again."
+            raise self.fail(f"has activations with the scale {scale} and the offset {offset}", hint)
         return scale, offset
 
     def has_bias(self) -> bool:

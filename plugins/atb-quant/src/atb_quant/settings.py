@@ -66,7 +66,7 @@ def either(stored: SafetensorsLoader, scheme: str, settings: Mapping[str, Any], 
 def need_order(stored: SafetensorsLoader, scheme: str, name: str, groups: int) -> None:
     """Raises `WeightsError` if the inputs were reordered and there is no tensor that says how."""
     if groups > 1 and name not in stored:
-        raise refuse(stored, scheme, f"its inputs were reordered, and it has no tensor {name}", "Fetch it again.")
+        raise refuse(stored, scheme, f"its inputs were reordered, and it has no tensor {name}")
 
 
 def group_count(columns: int, size: int) -> int:
@@ -75,14 +75,17 @@ def group_count(columns: int, size: int) -> int:
 
 
 def need(stored: SafetensorsLoader, scheme: str, name: str, shape: tuple[int, ...], types: Collection[str]) -> None:
-    """Raises `WeightsError` unless there is a tensor of that shape and one of those types."""
+    """Raises `WeightsError` unless there is a tensor of that shape and one of those types.
+
+    The file itself is whole, as its header was checked: what differs is mostly a layout that is not supported.
+    """
     if name not in stored:
-        raise refuse(stored, scheme, f"it has no tensor {name}", "Fetch the checkpoint again.")
+        raise refuse(stored, scheme, f"it has no tensor {name}")
     entry = stored.locate(name)
     if entry.shape != shape:
-        raise refuse(stored, scheme, f"{name} has shape {list(entry.shape)}, not {list(shape)}", "Fetch it again.")
+        raise refuse(stored, scheme, f"{name} has shape {list(entry.shape)}, and only {list(shape)} is supported")
     if entry.type not in types:
-        raise refuse(stored, scheme, f"{name} has the type {entry.type}, not {' or '.join(types)}", "Fetch it again.")
+        raise refuse(stored, scheme, f"{name} has the type {entry.type}, and only {' or '.join(types)} is supported")
 
 
 #: Types of scales.

@@ -8,11 +8,11 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from atb_cli.output import writing
+from atb_core.distributions import version_of
 from atb_core.errors import AtbError
 from atb_core.plugins.registry import registry
 from atb_testing.capabilities import Capability
@@ -154,11 +154,11 @@ def write_certificates(results: Sequence[Certificate], target: str) -> Path:
     """Writes the JSON file and returns its path."""
     data = {
         "format": _FORMAT,
-        "atb-core": _version("atb-core"),
+        "atb-core": version_of("atb-core"),
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "torch": _version("torch"),
-        "transformers": _version("transformers"),
+        "torch": version_of("torch"),
+        "transformers": version_of("transformers"),
         "families": [
             {
                 "model_type": certificate.model_type,
@@ -188,10 +188,3 @@ def _package(model_type: str) -> str:
         return registry().find(model_type).package
     except AtbError:
         return "no package"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

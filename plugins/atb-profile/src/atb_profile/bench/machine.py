@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from atb_core.distributions import version_of
 from atb_core.engine.cpu import CpuBackend
 
 _PACKAGES = ("atb-core", "torch", "transformers", "numpy")
@@ -31,17 +31,10 @@ def machine(threads: int) -> dict[str, Any]:
         "load_average": load(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: version_of(name) for name in _PACKAGES},
     }
 
 
 def load() -> float:
     """Returns the number of processes that ran or waited for a processor in the last minute."""
     return round(os.getloadavg()[0], 2)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

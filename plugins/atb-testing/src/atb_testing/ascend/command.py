@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_cli.output import note, say
+from atb_core.distributions import version_of
 from atb_core.errors import AtbError
 
 if TYPE_CHECKING:
@@ -133,10 +134,5 @@ def _versions() -> dict[str, str]:
     names = {
         distribution.name for distribution in importlib.metadata.distributions() if distribution.name.startswith("atb-")
     }
-    versions = {"python": platform.python_version()}
-    for name in (*sorted(names), *_PACKAGES):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {name: version_of(name) for name in (*sorted(names), *_PACKAGES)}
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
