@@ -92,6 +92,10 @@ class CheckedFile:
         status = os.fstat(self._fd)
         return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
+    def fileno(self) -> int:
+        """Returns the descriptor, -1 of a closed file."""
+        return self._fd
+
     def refuse_pointer(self) -> None:
         """Raises `WeightsError` if this is the small text that Git LFS leaves in place of a large file."""
         if self.size < 1024 and self.read(0, min(self.size, len(_LFS)), "its start") == _LFS:

@@ -67,6 +67,11 @@ class GgufFile:
         index = bisect_right(self._starts, offset) - 1
         self._files[index].read_into(offset - self._starts[index], target, what)
 
+    def place(self, offset: int) -> tuple[int, int]:
+        """Returns the descriptor of the file that has the content at `offset`, and where it is there."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._files[index].fileno(), offset - self._starts[index]
+
     def identity(self) -> list[list[int]]:
         """Returns what `WeightLoader.identity` does."""
         return [file.identity() for file in self._files]
