@@ -49,24 +49,24 @@ class StoredTensor(Generic[K]):
 
 
 class CheckedFile:
-    """A regular file opened for reading, with its size fixed when it was opened."""
+    """A regular file opened for reading, its size fixed when it was opened; `descriptor` is -1 once it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = open_regular(path, WeightsError)
+            self.descriptor = open_regular(path, WeightsError)
         except FileNotFoundError:
             raise ModelNotFoundError(f"{path} does not exist", "Check the path.") from None
-        self.size = os.fstat(self._fd).st_size
+        self.size = os.fstat(self.descriptor).st_size
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fills `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
-        if self._fd < 0:
+        if self.descriptor < 0:
             raise WeightsError(f"{self.path} is closed", "Open the checkpoint again to read more tensors.")
         done = 0
         while done < len(target):
             try:
-                count = os.preadv(self._fd, [target[done : done + _MAX_READ]], offset + done)
+                count = os.preadv(self.descriptor, [target[done : done + _MAX_READ]], offset + done)
             except OSError as error:
                 raise WeightsError(f"reading {what} from {self.path} failed: {error.strerror}") from error
             if count == 0:
@@ -89,12 +89,8 @@ class CheckedFile:
 
     def identity(self) -> list[int]:
         """Returns the file's inode, size and times, of which one changes when the content changes."""
-        status = os.fstat(self._fd)
+        status = os.fstat(self.descriptor)
         return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-    def fileno(self) -> int:
-        """Returns the descriptor, -1 of a closed file."""
-        return self._fd
 
     def refuse_pointer(self) -> None:
         """Raises `WeightsError` if this is the small text that Git LFS leaves in place of a large file."""
@@ -106,9 +102,9 @@ class CheckedFile:
 
     def close(self) -> None:
         """Closes the file. Closing twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def __enter__(self) -> CheckedFile:
         return self
@@ -117,7 +113,7 @@ class CheckedFile:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if getattr(self, "descriptor", -1) >= 0:
             self.close()
 
 

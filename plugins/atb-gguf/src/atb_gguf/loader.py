@@ -47,10 +47,13 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         path: the file.
         rules: the family's differences.
         dtype: the floating type to deliver; `None`: `gguf_dtype` of the file.
+        before: as for `GgufFile`.
     """
 
-    def __init__(self, path: Path, rules: FormatRules, dtype: DataType | None = None) -> None:
-        self._file = GgufFile(path, texts=False)
+    def __init__(
+        self, path: Path, rules: FormatRules, dtype: DataType | None = None, before: GgufFile | None = None
+    ) -> None:
+        self._file = GgufFile(path, texts=False, before=before)
         self._heads: dict[str, int] = {}
         self._expanded: dict[str, str] = {}
         self._transforms = rules.transforms
@@ -147,7 +150,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         return stored
 
     def identity(self) -> list[list[int]]:
-        return self._file.identity()
+        return self._file.identity
 
     def close(self) -> None:
         if self._expanded and self.keeps_integers:
