@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from atb_core.checkpoint.base import WeightLoader
 from atb_core.errors import ModelNotFoundError, WeightsError
 from atb_core.files import open_regular
-from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
     from atb_core.graph.arrays import HostArray
@@ -160,16 +159,6 @@ class TableLoader(WeightLoader, Generic[K]):
     @abstractmethod
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         """Reads a slice that exists."""
-
-
-def empty(shape: Sequence[int], dtype: DataType) -> HostArray:
-    """Returns an array of that shape whose elements are not set."""
-    # Formats are listed without numpy.
-    import numpy as np
-
-    from atb_core.graph.arrays import numpy_dtype
-
-    return np.empty(tuple(shape), numpy_dtype(dtype))
 
 
 def memory_of(array: HostArray) -> memoryview:

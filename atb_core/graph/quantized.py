@@ -23,19 +23,12 @@ __all__ = ["FileRows", "QuantizedRows"]
 
 
 class FileRows(NamedTuple):
-    """Blocks of rows in a file, which stays open until its loader is closed.
+    """Blocks of rows in a file, which stays open until its loader is closed."""
 
-    Attributes:
-        shape: rows, and bytes of a row.
-        descriptor: the open file.
-        offset: the byte at which they begin.
-        read: reads them, uint8 of this shape, or raises the error that says why it cannot.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # rows, and bytes of a row
     descriptor: int
-    offset: int
-    read: Callable[[], np.ndarray]
+    offset: int  # of the first byte
+    read: Callable[[], np.ndarray]  # reads them, or raises the error that says why it cannot
 
 
 @dataclass(frozen=True)

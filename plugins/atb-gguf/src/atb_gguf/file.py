@@ -23,7 +23,6 @@ class GgufFile:
     Attributes:
         path: the file; the first one of a split model.
         header: metadata of the first file, and tensors of all, at offsets as if the files followed each other.
-        identity: what `WeightLoader.identity` returns.
 
     Args:
         path: the file; any one of a split model.
@@ -46,8 +45,8 @@ class GgufFile:
                     raise WeightsError(f"{part} is missing, one of {len(paths)} parts", "Fetch all parts of the model.")
                 self._starts.append(sum(file.size for file in self._files))
                 self._files.append(CheckedFile(part))
-            self.identity = [file.identity() for file in self._files]
-            same = before and before.identity == self.identity
+            self._opened = self.identity()
+            same = before and before._opened == self._opened
             self.header: GgufHeader = before.header if before and same else self._read_header(texts)
         except BaseException:
             self.close()
@@ -77,6 +76,10 @@ class GgufFile:
         """Returns the descriptor of the file that has the content at `offset`, and where it is there."""
         index = bisect_right(self._starts, offset) - 1
         return self._files[index].descriptor, offset - self._starts[index]
+
+    def identity(self) -> list[list[int]]:
+        """Returns what `WeightLoader.identity` does."""
+        return [file.identity() for file in self._files]
 
     def close(self) -> None:
         """Closes the files. Closing twice is fine."""

@@ -150,7 +150,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         return stored
 
     def identity(self) -> list[list[int]]:
-        return self._file.identity
+        return self._file.identity()
 
     def close(self) -> None:
         if self._expanded and self.keeps_integers:
