@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from atb_core.graph.op import RealTensor
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["FileRows", "QuantizedRows"]
 
 
-class FileRows(NamedTuple):
+@dataclass(frozen=True)
+class FileRows:
     """Blocks of rows in a file, which stays open until its loader is closed."""
 
     shape: tuple[int, ...]  # rows, and bytes of a row
