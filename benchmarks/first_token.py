@@ -75,8 +75,9 @@ def main() -> None:
 
 def _run(python: str, model: str, tokenizer: bool, packed: str) -> dict[str, Any]:
     command = [python, "-c", _CHILD, repr(time.time()), model, str(tokenizer), packed]
-    # In the folder of a clone, Python would import the clone.
-    child = subprocess.run(command, capture_output=True, text=True, cwd=os.path.expanduser("~"), check=False)
+    # In the folder of a clone, Python would import the clone. Without bytecode, compiling modules is most of the time.
+    environment, folder = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, os.path.expanduser("~")
+    child = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
     if child.returncode:
         raise SystemExit(f"{python} failed:\n{child.stderr}")
     result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from atb_core.checkpoint.base import WeightLoader
 from atb_core.errors import ModelNotFoundError, WeightsError
 from atb_core.files import open_regular
-from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
     from atb_core.graph.arrays import HostArray
@@ -50,25 +49,25 @@ class StoredTensor(Generic[K]):
 
 
 class CheckedFile:
-    """A regular file opened for reading, with its size fixed when it was opened."""
+    """A regular file opened for reading, its size fixed when it was opened; `descriptor` is -1 once it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = open_regular(path, WeightsError)
+            self.descriptor = open_regular(path, WeightsError)
         except FileNotFoundError:
             raise ModelNotFoundError(f"{path} does not exist", "Check the path.") from None
-        self._open = weakref.finalize(self, os.close, self._fd)
-        self.size = os.fstat(self._fd).st_size
+        self._open = weakref.finalize(self, os.close, self.descriptor)
+        self.size = os.fstat(self.descriptor).st_size
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fills `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
-        if not self._open.alive:
+        if self.descriptor < 0:
             raise WeightsError(f"{self.path} is closed", "Open the checkpoint again to read more tensors.")
         done = 0
         while done < len(target):
             try:
-                count = os.preadv(self._fd, [target[done : done + _MAX_READ]], offset + done)
+                count = os.preadv(self.descriptor, [target[done : done + _MAX_READ]], offset + done)
             except OSError as error:
                 raise WeightsError(f"reading {what} from {self.path} failed: {error.strerror}") from error
             if count == 0:
@@ -91,7 +90,7 @@ class CheckedFile:
 
     def identity(self) -> list[int]:
         """Returns the file's inode, size and times, of which one changes when the content changes."""
-        status = os.fstat(self._fd)
+        status = os.fstat(self.descriptor)
         return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     def refuse_pointer(self) -> None:
@@ -105,6 +104,7 @@ class CheckedFile:
     def close(self) -> None:
         """Closes the file. Closing twice is fine."""
         self._open()
+        self.descriptor = -1
 
     def __enter__(self) -> CheckedFile:
         return self
@@ -156,16 +156,6 @@ class TableLoader(WeightLoader, Generic[K]):
     @abstractmethod
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         """Reads a slice that exists."""
-
-
-def empty(shape: Sequence[int], dtype: DataType) -> HostArray:
-    """Returns an array of that shape whose elements are not set."""
-    # Formats are listed without numpy.
-    import numpy as np
-
-    from atb_core.graph.arrays import numpy_dtype
-
-    return np.empty(tuple(shape), numpy_dtype(dtype))
 
 
 def memory_of(array: HostArray) -> memoryview:

@@ -17,10 +17,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from atb_core.checkpoint.files import CheckedFile, StoredTensor, TableLoader, empty, memory_of
+from atb_core.checkpoint.files import CheckedFile, StoredTensor, TableLoader, memory_of
 from atb_core.errors import WeightsError
 from atb_core.files import parse_json, read_json
-from atb_core.graph.arrays import HostArray, dtype_of
+from atb_core.graph.arrays import HostArray, dtype_of, numpy_dtype
 from atb_core.graph.dtype import DataType
 
 __all__ = ["SafetensorsLoader"]
@@ -107,7 +107,7 @@ class SafetensorsLoader(TableLoader[str]):
         return _READABLE[stored]
 
     def get(self, name: str) -> HostArray:
-        out = empty(self.shape(name), self.dtype(name))
+        out = np.empty(self.shape(name), numpy_dtype(self.dtype(name)))
         self.read_into(name, out)
         return out
 
@@ -134,7 +134,7 @@ class SafetensorsLoader(TableLoader[str]):
         inner = math.prod(tensor.shape[dim + 1 :]) * dtype.itemsize
         outer = math.prod(tensor.shape[:dim])
         shape = (*tensor.shape[:dim], stop - start, *tensor.shape[dim + 1 :])
-        out = empty(shape, dtype)
+        out = np.empty(shape, numpy_dtype(dtype))
         if outer == 1:
             file.read_into(tensor.offset + start * inner, memory_of(out), f"tensor {name!r}")
         elif out.size:

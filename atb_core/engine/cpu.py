@@ -115,7 +115,7 @@ class CpuEngine(NativeEngine):
     def set_weight_blocks(self, name: str, parts: Sequence[QuantizedRows]) -> None:
         check_names("weights", [name], self.network.weights_keys, optional=True)
         weight = self.network.input(name)
-        shapes = {(sum(len(part.blocks) for part in parts), part.columns) for part in parts}
+        shapes = {(sum(part.source.shape[0] for part in parts), part.columns) for part in parts}
         if weight.shape is None or weight.dtype is None or shapes != {weight.shape}:
             raise EngineError(f"weight {weight} was given blocks of shape {sorted(shapes)}")
         self.store.set_blocks(name, parts, weight.dtype)

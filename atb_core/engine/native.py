@@ -34,7 +34,7 @@ from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
-from atb_core.graph.quantized import QuantizedRows
+from atb_core.graph.quantized import FileRows, QuantizedRows
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 
@@ -90,11 +90,15 @@ class NativeStore:
 
     def set_blocks(self, name: str, parts: Sequence[QuantizedRows], dtype: DataType) -> None:
         """Packs pieces of a matrix in the backend's `block_formats`, as `Engine.set_weight_blocks`."""
-        begin, whole = 0, sum(len(part.blocks) for part in parts)
+        begin, whole = 0, sum(part.source.shape[0] for part in parts)
         for part in parts:
-            place = (part.blocks.ctypes.data, part.blocks.nbytes, len(part.blocks), part.columns)
-            self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
-            begin += len(part.blocks)
+            source, (rows, row_bytes) = part.source, part.source.shape
+            rest = (rows * row_bytes, rows, part.columns, dtype.short, whole)
+            place = (source.offset, *rest, source.descriptor) if isinstance(source, FileRows) else None
+            if place is None or not self.handle.set_blocks(name, begin, part.format, *place):
+                # Reading the blocks of a file here says what is wrong with it.
+                self.handle.set_blocks(name, begin, part.format, part.blocks.ctypes.data, *rest)
+            begin += rows
 
     def save(self, descriptor: int, key: str) -> None:
         """Writes all weights as they are packed to an empty file; `key` (64 bytes at most) says what they are."""

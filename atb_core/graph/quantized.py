@@ -7,7 +7,9 @@ therefore know nothing of quantisation, and the pieces of a merged matrix may ha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from atb_core.graph.op import RealTensor
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
     from atb_core.graph.network import Network
 
-__all__ = ["QuantizedRows"]
+__all__ = ["FileRows", "QuantizedRows"]
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Blocks of rows in a file, which stays open until its loader is closed."""
+
+    shape: tuple[int, ...]  # rows, and bytes of a row
+    descriptor: int
+    offset: int  # of the first byte
+    read: Callable[[], np.ndarray]  # reads them, or raises the error that says why it cannot
 
 
 @dataclass(frozen=True)
@@ -27,12 +39,17 @@ class QuantizedRows:
     Attributes:
         format: name of the format, of GGUF: `Q4_K`; `INTEGERS4`, `INTEGERS8`: int8, float32 scales and zeros of groups.
         columns: elements of a row.
-        blocks: uint8 `[rows, bytes of a row]`, contiguous.
+        source: the blocks, or where an engine can read them.
     """
 
     format: str
     columns: int
-    blocks: np.ndarray
+    source: np.ndarray | FileRows
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """Returns uint8 `[rows, bytes of a row]`, contiguous."""
+        return self.source.read() if isinstance(self.source, FileRows) else self.source
 
 
 def quantizable_weights(network: Network) -> set[str]:

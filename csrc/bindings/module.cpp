@@ -77,11 +77,14 @@ void quantize_weight(WeightStore& store, const std::string& name, const std::str
   store.quantize(name, format_of(format), pointer(data), atb_core::data_type_from_name(dtype), shape);
 }
 
-void set_weight_blocks(WeightStore& store, const std::string& name, int64_t begin, const std::string& format,
-                       uintptr_t data, size_t bytes, int64_t rows, int64_t k, const std::string& dtype, int64_t whole) {
+bool set_weight_blocks(WeightStore& store, const std::string& name, int64_t begin, const std::string& format,
+                       int64_t place, size_t bytes, int64_t rows, int64_t k, const std::string& dtype, int64_t whole,
+                       int descriptor) {
   const nb::gil_scoped_release release;
-  store.set_blocks(name, begin, format_of(format), pointer(data), bytes, rows, k, atb_core::data_type_from_name(dtype),
-                   whole);
+  WeightStore::Blocks blocks{.format = format_of(format), .bytes = bytes, .descriptor = descriptor};
+  if (descriptor < 0) blocks.data = static_cast<const std::byte*>(pointer(static_cast<uintptr_t>(place)));
+  if (descriptor >= 0) blocks.offset = place;
+  return store.set_blocks(name, begin, blocks, rows, k, atb_core::data_type_from_name(dtype), whole);
 }
 
 void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run, uintptr_t check,
@@ -219,8 +222,11 @@ NB_MODULE(_cpu, m) {
            "Copies or packs the part from `begin` on of a first dimension of `whole`.")
       .def("quantize", &quantize_weight, "name"_a, "format"_a, "data"_a, "dtype"_a, "shape"_a,
            "Packs contiguous floats in the format int8 or int4.")
-      .def("set_blocks", &set_weight_blocks, "name"_a, "begin"_a, "format"_a, "data"_a, "bytes"_a, "rows"_a, "k"_a,
-           "dtype"_a, "whole"_a, "Packs rows of blocks, from the row `begin` on of a matrix of `whole` rows.")
+      .def(
+          "set_blocks", &set_weight_blocks, "name"_a, "begin"_a, "format"_a, "place"_a, "bytes"_a, "rows"_a, "k"_a,
+          "dtype"_a, "whole"_a, "descriptor"_a = -1,
+          "Packs rows of blocks, from the row `begin` on of a matrix of `whole` rows. `place` is an address or, with a "
+          "descriptor, an offset in that file; false if it cannot be read.")
       .def("save", &save_weights, "descriptor"_a, "key"_a, "Writes all weights, as they are packed, to an empty file.")
       .def("load", &WeightStore::load, "descriptor"_a, "bytes"_a, "key"_a, nb::call_guard<nb::gil_scoped_release>(),
            "Maps a file that save() wrote; false if it has another key or version.")

@@ -94,11 +94,8 @@ class PackedWeights:
             return False
         try:
             status = os.fstat(descriptor)
-            fault = (
-                _fault(self.folder.stat())
-                or _fault(status)
-                or (None if stat.S_ISREG(status.st_mode) else "it is no file")
-            )
+            kind = None if stat.S_ISREG(status.st_mode) else "it is no file"
+            fault = _fault(self.folder.stat()) or _fault(status) or kind
             if fault is not None:
                 _log.warning("%s is not used: %s", self.path, fault)
                 return False

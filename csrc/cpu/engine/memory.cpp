@@ -116,6 +116,21 @@ void ask_for_huge_pages(const std::byte* begin, const std::byte* end) {
   advise_huge_pages(first, align_up(reinterpret_cast<uintptr_t>(end), kHugePage));
 }
 
+bool read_file([[maybe_unused]] int descriptor, [[maybe_unused]] int64_t offset, [[maybe_unused]] std::byte* out,
+               size_t bytes) {
+#if defined(__linux__)
+  while (bytes > 0) {
+    const ssize_t count = pread(descriptor, out, bytes, offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return false;
+    out += count;
+    offset += count;
+    bytes -= static_cast<size_t>(count);
+  }
+#endif
+  return bytes == 0;
+}
+
 FileMapping::FileMapping(int descriptor, size_t bytes) : data_(map_file(descriptor, bytes)), bytes_(bytes) {}
 
 FileMapping::~FileMapping() { munmap(const_cast<std::byte*>(data_), bytes_); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -55,6 +56,9 @@ class Buffer {
   size_t bytes_ = 0;
   std::shared_ptr<const FileMapping> file_;
 };
+
+// Reads bytes of a file from `offset` on; false if that fails, or there are fewer.
+bool read_file(int descriptor, int64_t offset, std::byte* out, size_t bytes);
 
 inline constexpr size_t kHugePage = size_t{2} << 20;
 

@@ -2,10 +2,13 @@
 #include "cpu/engine/weight_store.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <memory>
 #include <numeric>
 
 #include "atb_core/error.h"
+#include "cpu/kernels/linear_kernel.h"
 #include "cpu/kernels/movement.h"
 
 namespace atb_core {
@@ -255,14 +258,48 @@ void WeightStore::quantize(const std::string& weight, cpu::QuantFormat format, c
   entry.present = true;
 }
 
-void WeightStore::set_blocks(const std::string& weight, int64_t begin, cpu::QuantFormat format, const void* data,
-                             size_t bytes, int64_t rows, int64_t k, DataType dtype, int64_t whole) {
+// Packs rows, of which each thread reads as many at a time as stay in its cache; false if the file cannot be read.
+bool WeightStore::pack_blocks(cpu::ThreadPool::Lease& lease, const Blocks& blocks, int64_t rows, int64_t k,
+                              std::byte* to) {
+  constexpr int64_t kPair = cpu::kPairBlocks * cpu::kBlockColumns;
+  constexpr size_t kAtOnce = size_t{128} << 10;
+  const size_t row_bytes = cpu::quant_row_bytes(blocks.format, k), pair_bytes = row_bytes * kPair;
+  const size_t packed_pair = cpu::quant_packed_bytes(blocks.format, kPair, k);
+  const size_t together = std::max<size_t>(1, kAtOnce / pair_bytes);
+  const bool in_file = blocks.descriptor >= 0;
+  const auto threads = static_cast<size_t>(runtime_->num_threads());
+  const auto scratch = std::make_unique_for_overwrite<std::byte[]>(in_file ? threads * together * pair_bytes : 0);
+  std::atomic<bool> read{true};
+  lease.run([&](int index, cpu::Barrier&) {
+    const cpu::Worker worker{.index = index, .count = runtime_->num_threads()};
+    const auto [first, last] = worker.share((rows + kPair - 1) / kPair);
+    std::byte* own = scratch.get() + static_cast<size_t>(index) * together * pair_bytes;
+    for (int64_t pair = first; pair < last; pair += static_cast<int64_t>(together)) {
+      const int64_t pairs = std::min(last - pair, static_cast<int64_t>(together));
+      const int64_t count = std::min(pairs * kPair, rows - pair * kPair);
+      const auto start = static_cast<size_t>(pair) * pair_bytes, bytes = static_cast<size_t>(count) * row_bytes;
+      if (in_file && !read_file(blocks.descriptor, blocks.offset + static_cast<int64_t>(start), own, bytes)) {
+        read = false;
+        return;
+      }
+      std::byte* packed = to + static_cast<size_t>(pair) * packed_pair;
+      cpu::quant_pack(blocks.format, in_file ? own : blocks.data + start, count, k, packed, 0,
+                      pairs * cpu::kPairBlocks);
+    }
+  });
+  return read;
+}
+
+bool WeightStore::set_blocks(const std::string& weight, int64_t begin, const Blocks& blocks, int64_t rows, int64_t k,
+                             DataType dtype, int64_t whole) {
+  const cpu::QuantFormat format = blocks.format;
   const cpu::QuantLayout layout = cpu::quant_layout(format);
   if (layout.block == 0) fail("weight '", weight, "': ", cpu::name(format), " has no blocks");
   if (rows < 1 || begin < 0 || rows > whole - begin || k < 1 || k % layout.block != 0 ||
-      element_count({rows, k}) / k != rows || bytes != static_cast<size_t>(rows) * cpu::quant_row_bytes(format, k)) {
-    fail("weight '", weight, "': ", bytes, " bytes are not ", rows, " rows of ", k, " elements in ", cpu::name(format),
-         " from ", begin, " on of ", whole);
+      element_count({rows, k}) / k != rows ||
+      blocks.bytes != static_cast<size_t>(rows) * cpu::quant_row_bytes(format, k)) {
+    fail("weight '", weight, "': ", blocks.bytes, " bytes are not ", rows, " rows of ", k, " elements in ",
+         cpu::name(format), " from ", begin, " on of ", whole);
   }
   auto lease = runtime_->pool().lease();
   const std::lock_guard lock(mutex_);
@@ -277,16 +314,13 @@ void WeightStore::set_blocks(const std::string& weight, int64_t begin, cpu::Quan
     ++generation_;
   }
   Buffer memory(cpu::quant_packed_bytes(format, rows, k));
-  lease.run([&](int index, cpu::Barrier&) {
-    const cpu::Worker worker{.index = index, .count = runtime_->num_threads()};
-    const auto [first, last] = worker.share(cpu::packed_blocks(rows));
-    cpu::quant_pack(format, data, rows, k, memory.data(), first, last);
-  });
+  if (!pack_blocks(lease, blocks, rows, k, memory.data())) return false;
   entry.pieces.push_back({.dtype = dtype, .n = rows, .k = k, .data = memory.data(), .format = format});
   entry.piece_memory.push_back(std::move(memory));
   entry.parts = begin + rows;
   entry.present = entry.parts == whole;
   if (entry.present) ++generation_;
+  return true;
 }
 
 bool WeightStore::contains(const std::string& weight) const {

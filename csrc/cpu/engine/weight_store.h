@@ -45,10 +45,20 @@ class WeightStore {
   void quantize(const std::string& name, cpu::QuantFormat format, const void* data, DataType dtype,
                 const std::vector<int64_t>& shape);
 
-  // Sets rows [begin, begin + rows) of such a matrix of `whole` rows of k elements from blocks of a format, as a file
-  // has them; parts may have different formats and come as those of set_part() do. `dtype` is that of the weight.
-  void set_blocks(const std::string& name, int64_t begin, cpu::QuantFormat format, const void* data, size_t bytes,
-                  int64_t rows, int64_t k, DataType dtype, int64_t whole);
+  // Blocks of a format, as a file has them: in memory or, with a descriptor, from byte `offset` of the file on.
+  struct Blocks {
+    cpu::QuantFormat format;
+    size_t bytes;
+    const std::byte* data;
+    int descriptor = -1;
+    int64_t offset = 0;
+  };
+
+  // Sets rows [begin, begin + rows) of such a matrix of `whole` rows of k elements from blocks; parts may have different
+  // formats and come as those of set_part() do. `dtype` is that of the weight. Returns false if the file cannot be read:
+  // these rows are then still to be set.
+  bool set_blocks(const std::string& name, int64_t begin, const Blocks& blocks, int64_t rows, int64_t k, DataType dtype,
+                  int64_t whole);
 
   // Writes all weights that are set, as they are packed, to an empty file; `key` (at most 64 bytes) says from what
   // they were made. Returns false if `interrupted` did, which is asked now and then. Throws Error if writing fails.
@@ -114,6 +124,7 @@ class WeightStore {
   Entry mapped(const StoredWeight& stored, const Entry& declared, const std::shared_ptr<const FileMapping>& file) const;
   void write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
   void write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
+  bool pack_blocks(cpu::ThreadPool::Lease& lease, const Blocks& blocks, int64_t rows, int64_t k, std::byte* to);
   void write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data);
   Entry& quantized_entry(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);
   Buffer unpacked(const Entry& entry);

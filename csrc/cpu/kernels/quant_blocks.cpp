@@ -16,16 +16,31 @@ uint16_t half_at(const std::byte* p, int i) {
   return value;
 }
 
-// 16 bytes of two halves: elements 0 to 15 are low, 16 to 31 high.
-void read_nibbles(const std::byte* p, uint8_t* q) {
-  for (int i = 0; i < 16; ++i) {
-    q[i] = byte_at(p, i) & 15;
-    q[i + 16] = byte_at(p, i) >> 4;
+// Eight elements at a time: bytes of a word, the first one lowest.
+static_assert(std::endian::native == std::endian::little);
+constexpr uint64_t kOnes = 0x0101010101010101U;
+uint64_t word_at(const void* p, int i) {
+  uint64_t value;
+  std::memcpy(&value, static_cast<const std::byte*>(p) + i, sizeof value);
+  return value;
+}
+void put_word(uint8_t* q, uint64_t value) { std::memcpy(q, &value, sizeof value); }
+
+// `count` bytes of two halves: the first `count` elements are low, as many after them high.
+void read_nibbles(const std::byte* p, int count, uint8_t* q) {
+  for (int i = 0; i < count; i += 8) {
+    const uint64_t word = word_at(p, i);
+    put_word(q + i, word & 15 * kOnes);
+    put_word(q + count + i, word >> 4 & 15 * kOnes);
   }
 }
 
 void read_fifth_bits(const std::byte* p, uint8_t* q) {
-  for (int i = 0; i < 32; ++i) q[i] |= static_cast<uint8_t>((byte_at(p, i / 8) >> i % 8 & 1) << 4);
+  for (int i = 0; i < 4; ++i) {
+    // Byte j keeps bit j; what is added makes 0x80 of it.
+    const uint64_t bits = byte_at(p, i) * kOnes & 0x8040201008040201U;
+    put_word(q + i * 8, word_at(q, i * 8) | ((bits + 0x00406070787c7e7fU) >> 3 & 16 * kOnes));
+  }
 }
 
 constexpr int8_t kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -36,23 +51,23 @@ void read_small(QuantFormat format, const std::byte* p, int g, QuantStep& out) {
   out.half_scale[g] = half_at(p, 0);
   switch (format) {
     case QuantFormat::q4_0:
-      return read_nibbles(p + 2, q);
+      return read_nibbles(p + 2, 16, q);
     case QuantFormat::q4_1:
       out.half_min[g] = half_at(p, 2);
-      return read_nibbles(p + 4, q);
+      return read_nibbles(p + 4, 16, q);
     case QuantFormat::q5_0:
-      read_nibbles(p + 6, q);
+      read_nibbles(p + 6, 16, q);
       return read_fifth_bits(p + 2, q);
     case QuantFormat::q5_1:
       out.half_min[g] = half_at(p, 2);
-      read_nibbles(p + 8, q);
+      read_nibbles(p + 8, 16, q);
       return read_fifth_bits(p + 4, q);
     case QuantFormat::iq4_nl:
-      read_nibbles(p + 2, q);
+      read_nibbles(p + 2, 16, q);
       for (int i = 0; i < 32; ++i) q[i] = static_cast<uint8_t>(kNonLinear[q[i]] + 128);
       return;
     default:  // q8_0
-      for (int i = 0; i < 32; ++i) q[i] = byte_at(p, 2 + i) ^ 0x80;
+      for (int i = 0; i < 32; i += 8) put_word(q + i, word_at(p, 2 + i) ^ 0x80 * kOnes);
   }
 }
 
@@ -69,10 +84,7 @@ void read_super_scales(const std::byte* p, QuantStep& out) {
 
 // 32 bytes hold a group of low and a group of high halves.
 void read_super_nibbles(const std::byte* p, uint8_t* q) {
-  for (int i = 0; i < 256; ++i) {
-    const uint8_t byte = byte_at(p, i / 64 * 32 + i % 32);
-    q[i] = i % 64 < 32 ? byte & 15 : byte >> 4;
-  }
+  for (int i = 0; i < 4; ++i) read_nibbles(p + i * 32, 32, q + i * 64);
 }
 
 void read_q4_k(const std::byte* p, QuantStep& out) {
@@ -87,18 +99,20 @@ void read_q5_k(const std::byte* p, QuantStep& out) {
   out.half_min[0] = half_at(p, 2);
   read_super_scales(p + 4, out);
   read_super_nibbles(p + 48, out.q);
-  for (int i = 0; i < 256; ++i) out.q[i] |= static_cast<uint8_t>((byte_at(p, 16 + i % 32) >> i / 32 & 1) << 4);
+  for (int i = 0; i < 256; i += 8) {
+    const uint64_t fifth = word_at(p, 16 + i % 32) >> i / 32 & kOnes;
+    put_word(out.q + i, word_at(out.q, i) | fifth << 4);
+  }
 }
 
 // Two halves of 128 elements: 64 bytes of low and 32 bytes of high bits each.
 void read_q6_k(const std::byte* p, QuantStep& out) {
   out.half_scale[0] = half_at(p, 208);
   for (int i = 0; i < 16; ++i) out.scale[i] = byte_at(p, 192 + i);
-  for (int i = 0; i < 256; ++i) {
-    const int half = i / 128, quarter = i % 128 / 32, place = i % 32;
-    const uint8_t low = byte_at(p, half * 64 + quarter % 2 * 32 + place);
-    const uint8_t high = byte_at(p, 128 + half * 32 + place);
-    out.q[i] = static_cast<uint8_t>((quarter < 2 ? low & 15 : low >> 4) | (high >> 2 * quarter & 3) << 4);
+  for (int half = 0; half < 2; ++half) read_nibbles(p + half * 64, 64, out.q + half * 128);
+  for (int i = 0; i < 256; i += 8) {
+    const uint64_t high = word_at(p, 128 + i / 128 * 32 + i % 32) >> i % 128 / 32 * 2 & 3 * kOnes;
+    put_word(out.q + i, word_at(out.q, i) | high << 4);
   }
 }
 
@@ -110,10 +124,9 @@ void read_q3_k(const std::byte* p, QuantStep& out) {
     const int scale = (i < 8 ? low & 15 : low >> 4) | (high >> 2 * (i / 4) & 3) << 4;
     out.scale[i] = static_cast<uint8_t>(scale - 32);
   }
-  for (int i = 0; i < 256; ++i) {
-    const int half = i / 128, quarter = i % 128 / 32, place = i % 32;
-    const uint8_t low = byte_at(p, 32 + half * 32 + place) >> 2 * quarter & 3;
-    out.q[i] = static_cast<uint8_t>(low | (byte_at(p, place) >> i / 32 & 1) << 2);
+  for (int i = 0; i < 256; i += 8) {
+    const uint64_t low = word_at(p, 32 + i / 128 * 32 + i % 32) >> i % 128 / 32 * 2 & 3 * kOnes;
+    put_word(out.q + i, low | (word_at(p, i % 32) >> i / 32 & kOnes) << 2);
   }
 }
 

@@ -67,15 +67,47 @@ struct BitPlace {
   }
 };
 
-void write_values(const QuantLayout& layout, std::byte* step, int column, const uint8_t* q) {
-  for (int k = 0; k < layout.step; ++k) {
-    const BitPlace place(layout, column, k);
-    if (layout.bits == 8) {
-      step[place.low] = std::byte{q[k]};
-      continue;
+// The words of 32 elements of a column: `low` and `high` are the places of the first ones, the others lie 16 columns on.
+template <int Bits>
+void write_words(const uint8_t* q, std::byte* low, std::byte* high) {
+  uint32_t words[8];
+  std::memcpy(words, q, sizeof words);
+  for (size_t w = 0; w < 8; ++w) {
+    if constexpr (Bits == 8) put(low, w * kBlockColumns, words[w]);
+    if constexpr (Bits < 8) {
+      if (w % 2 == 0) put(low, w / 2 * kBlockColumns, (words[w] & 0x0f0f0f0fU) | (words[w + 1] & 0x0f0f0f0fU) << 4);
     }
-    step[place.low] |= std::byte(static_cast<uint8_t>((q[k] & 15) << place.low_shift));
-    if (layout.bits > 4) step[place.high] |= std::byte(static_cast<uint8_t>((q[k] >> 4) << place.high_shift));
+  }
+  if constexpr (Bits == 5 || Bits == 6) {
+    constexpr size_t kHighBits = Bits - 4, kShared = Bits == 5 ? 8 : 4;
+    for (size_t first = 0; first < 8; first += kShared) {
+      uint32_t shared = 0;
+      for (size_t w = 0; w < kShared; ++w) {
+        shared |= (words[first + w] >> 4 & (Bits == 5 ? 0x01010101U : 0x03030303U)) << w * kHighBits;
+      }
+      put(high, first / kShared * kBlockColumns, shared);
+    }
+  }
+}
+
+template <int Bits>
+void write_column(const QuantLayout& layout, std::byte* step, int column, const uint8_t* q) {
+  constexpr size_t kLow = Bits == 8 ? 32 * 16 : 32 * 8, kHigh = Bits == 8 ? 0 : 32 * 2 * (Bits - 4);
+  std::byte* low = step + static_cast<size_t>(column) * sizeof(uint32_t);
+  std::byte* high = low + layout.low_bytes();
+  for (int k = 0; k < layout.step; k += 32, low += kLow, high += kHigh) write_words<Bits>(q + k, low, high);
+}
+
+void write_values(const QuantLayout& layout, std::byte* step, int column, const uint8_t* q) {
+  switch (layout.bits) {
+    case 4:
+      return write_column<4>(layout, step, column, q);
+    case 5:
+      return write_column<5>(layout, step, column, q);
+    case 6:
+      return write_column<6>(layout, step, column, q);
+    default:
+      return write_column<8>(layout, step, column, q);
   }
 }
 
@@ -235,8 +267,8 @@ void quant_pack(QuantFormat format, const void* src, int64_t n, int64_t k, std::
     std::byte* step = dst + block_offset(layout, k, block);
     for (int64_t s = 0; s < quant_steps(layout, k); ++s, step += kPairBlocks * bytes) {
       std::memset(step, 0, bytes);
+      QuantStep values;  // at the end of the rows, all columns leave the same elements as they are
       for (int c = 0; c < kBlockColumns && block * kBlockColumns + c < n; ++c) {
-        QuantStep values;
         const std::byte* row = rows + static_cast<size_t>(block * kBlockColumns + c) * row_bytes;
         read_blocks(format, row, s * layout.step, k, values);
         write_step(layout, step, c, values);

@@ -16,9 +16,10 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf_bytes import tiny_gguf
 
 from atb_core.checkpoint import open_weights
-from atb_core.engine.cpu import CpuBackend
+from atb_core.engine.cpu import CpuBackend, CpuEngine
+from atb_core.errors import WeightsError
 from atb_core.graph import DataType, Dim, Network, Tensor
-from atb_core.graph.quantized import QuantizedRows
+from atb_core.graph.quantized import FileRows, QuantizedRows
 from atb_core.nn.functional import gather
 from atb_gguf.quants import integers
 
@@ -27,27 +28,64 @@ SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q3_K"
 ROWS, COLUMNS = 37, 512
 
 
-def random_blocks(name: str) -> np.ndarray:
+def random_blocks(name: str, rows: int = ROWS) -> np.ndarray:
     block, size = GGML_QUANT_SIZES[Type[name]]
     random = np.random.default_rng(1)
-    blocks = random.integers(0, 256, (ROWS * COLUMNS // block, size), dtype=np.uint8)
+    blocks = random.integers(0, 256, (rows * COLUMNS // block, size), dtype=np.uint8)
     for start in SCALES.get(name, (0,)):
         scales = random.normal(size=(len(blocks), 1)).astype(np.float16)
         blocks[:, start : start + 2] = scales.view(np.uint8)
-    return blocks.reshape(ROWS, -1)
+    return blocks.reshape(rows, -1)
+
+
+def engine_of_rows(rows: int = ROWS, columns: int = COLUMNS) -> CpuEngine:
+    """An engine that returns rows of its matrix `weight`."""
+    with Network("rows") as net:
+        weight = Tensor("weight", (rows, columns), DataType.FLOAT)
+        net.mark_output(gather(weight, 0, Tensor("ids", (Dim("rows"),), DataType.INT64)), "rows")
+    net.weights_keys.add("weight")
+    return CpuBackend(num_threads=2).build(net)
 
 
 @pytest.mark.parametrize("name", sorted(CpuBackend.block_formats))
 def test_the_engine_holds_what_the_package_decodes(name: str) -> None:
-    with Network("rows") as net:
-        weight = Tensor("weight", (ROWS, COLUMNS), DataType.FLOAT)
-        net.mark_output(gather(weight, 0, Tensor("ids", (Dim("rows"),), DataType.INT64)), "rows")
-    net.weights_keys.add("weight")
-    engine = CpuBackend(num_threads=2).build(net)
-    blocks = random_blocks(name)
+    engine, blocks = engine_of_rows(), random_blocks(name)
     engine.set_weight_blocks("weight", [QuantizedRows(name, COLUMNS, blocks)])
     rows = engine.forward({"ids": torch.arange(ROWS)})["rows"]
     assert np.array_equal(np.asarray(rows), gguf.quants.dequantize(blocks, Type[name]))
+
+
+@pytest.mark.parametrize("name", sorted(CpuBackend.block_formats))
+def test_the_engine_reads_rows_from_a_file_in_pieces(tmp_path: Path, name: str) -> None:
+    # More rows than two threads read at once, and a last piece that is not whole.
+    first, second = random_blocks(name, 2005), random_blocks(name)
+    (path := tmp_path / "blocks").write_bytes(b"before" + first.tobytes())
+    engine = engine_of_rows(2005 + ROWS)
+    with path.open("rb") as file:
+        place = FileRows(first.shape, file.fileno(), 6, lambda: pytest.fail("the engine reads the file itself"))
+        parts = [QuantizedRows(name, COLUMNS, place), QuantizedRows(name, COLUMNS, second)]
+        engine.set_weight_blocks("weight", parts)
+    rows = engine.forward({"ids": torch.arange(2005 + ROWS)})["rows"]
+    assert np.array_equal(np.asarray(rows), gguf.quants.dequantize(np.vstack((first, second)), Type[name]))
+
+
+def test_a_file_that_gets_shorter_while_it_is_loaded_is_named(tmp_path: Path) -> None:
+    content, values = tiny_gguf(Type.Q8_0)
+    path = write(tmp_path / "tiny.gguf", content)
+    engine = engine_of_rows(*values["token_embd.weight"].shape)
+    with open_weights(path) as loader:
+        stored = loader.blocks("model.embed_tokens.weight", {"Q8_0"})
+        assert stored is not None
+        with path.open("r+b") as file:
+            file.truncate(loader.locate("model.embed_tokens.weight").offset + 100)  # type: ignore[attr-defined]
+        with pytest.raises(WeightsError, match=r"tiny.gguf ends inside tensor 'model.embed_tokens.weight'"):
+            engine.set_weight_blocks("weight", [stored])
+        assert "weight" not in engine.store
+        path.write_bytes(content)
+        engine.set_weight_blocks("weight", [stored])
+    expected = gguf.quants.dequantize(gguf.quants.quantize(values["token_embd.weight"], Type.Q8_0), Type.Q8_0)
+    rows = engine.forward({"ids": torch.arange(len(expected))})["rows"]
+    assert np.array_equal(np.asarray(rows), expected)
 
 
 def test_a_loader_hands_over_quantised_matrices_and_nothing_else(tmp_path: Path) -> None:

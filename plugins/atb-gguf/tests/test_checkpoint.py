@@ -14,8 +14,11 @@ from gguf import GGMLQuantizationType as Type
 from gguf_bytes import byte_level_metadata, gguf_bytes, tiny_gguf
 
 from atb_core.checkpoint import Checkpoint, DirectoryCheckpoint, FormatRules, open_checkpoint
+from atb_core.checkpoint.files import CheckedFile
 from atb_core.errors import ModelNotFoundError, TokenizerError, WeightsError
+from atb_core.graph import DataType
 from atb_gguf.checkpoint import GgufCheckpoint
+from atb_gguf.header import GgufHeader, read_header
 
 
 def gguf_checkpoint(directory: Path, kind: Type = Type.Q8_0, **metadata: object) -> Checkpoint:
@@ -39,6 +42,27 @@ def test_a_configuration_is_the_callers_to_change(tmp_path: Path) -> None:
     checkpoint = gguf_checkpoint(tmp_path)
     checkpoint.config().clear()
     assert "model_type" in checkpoint.config()
+
+
+def test_the_header_is_read_again_only_of_a_file_that_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+
+    def counted(file: CheckedFile, texts: bool) -> GgufHeader:
+        reads.append(file.path)
+        return read_header(file, texts)
+
+    monkeypatch.setattr("atb_gguf.file.read_header", counted)
+    checkpoint = gguf_checkpoint(tmp_path)
+    checkpoint.config()
+    with checkpoint.weights() as loader:
+        assert loader.dtype("model.norm.weight") is DataType.BF16
+    assert len(reads) == 1
+    gguf_checkpoint(tmp_path, Type.F16)
+    with checkpoint.weights() as loader:
+        assert loader.dtype("model.norm.weight") is DataType.FLOAT16
+    assert len(reads) == 2
 
 
 def test_stored_types_and_quantization(tmp_path: Path) -> None:

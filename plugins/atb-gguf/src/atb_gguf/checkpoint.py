@@ -23,10 +23,12 @@ class GgufCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._rules = FormatRules()
+        self._read: GgufFile | None = None
 
     @cached_property
     def _config(self) -> tuple[dict[str, Any], dict[str, Any]]:
         with GgufFile(self.path, texts=False) as file:
+            self._read = file
             return config_of(file)
 
     def config(self) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class GgufCheckpoint(Checkpoint):
         # The loader imports torch.
         from atb_gguf.loader import GgufLoader
 
-        return GgufLoader(self.path, self._rules, dtype)
+        return GgufLoader(self.path, self._rules, dtype, self._read)
 
     def model_type(self, served: Iterable[str]) -> str:
         """Returns the type of `served` that the architecture stands for, else the architecture."""

@@ -27,45 +27,55 @@ class GgufFile:
     Args:
         path: the file; any one of a split model.
         texts: reads lists of strings (the vocabulary), too.
+        before: the model as it was opened before; if no file has changed since, the header is not read again.
 
     Raises:
         ModelNotFoundError: there is no file at `path`.
         WeightsError: a file is damaged or missing.
     """
 
-    def __init__(self, path: Path, *, texts: bool = True) -> None:
+    def __init__(self, path: Path, *, texts: bool = True, before: GgufFile | None = None) -> None:
         self._files: list[CheckedFile] = []
         self._starts: list[int] = []
         paths = parts_of(path)
         self.path = paths[0] if len(paths) > 1 else path
-        metadata: dict[str, Any] = {}
-        tensors: dict[str, GgufTensor] = {}
-        end = 0
         try:
-            for number, part in enumerate(paths):
+            for part in paths:
                 if len(paths) > 1 and not part.exists():
                     raise WeightsError(f"{part} is missing, one of {len(paths)} parts", "Fetch all parts of the model.")
+                self._starts.append(sum(file.size for file in self._files))
                 self._files.append(CheckedFile(part))
-                self._starts.append(end)
-                header = read_header(self._files[-1], texts)
-                _check_part(part, header, number, len(paths))
-                metadata = metadata or header.metadata
-                for name, tensor in header.tensors.items():
-                    if name in tensors:
-                        raise WeightsError(f"{part}: the tensor {name!r} is in a part before it, too")
-                    tensors[name] = replace(tensor, offset=end + tensor.offset)
-                end += self._files[-1].size
-            if metadata.get("split.tensors.count", len(tensors)) != len(tensors):
-                raise WeightsError(f"{self.path}: its parts have {len(tensors)} tensors, not as many as it says")
+            self._opened = self.identity()
+            same = before and before._opened == self._opened
+            self.header: GgufHeader = before.header if before and same else self._read_header(texts)
         except BaseException:
             self.close()
             raise
-        self.header = GgufHeader(metadata, tensors)
+
+    def _read_header(self, texts: bool) -> GgufHeader:
+        metadata: dict[str, Any] = {}
+        tensors: dict[str, GgufTensor] = {}
+        for number, (file, start) in enumerate(zip(self._files, self._starts, strict=True)):
+            header = read_header(file, texts)
+            _check_part(file.path, header, number, len(self._files))
+            metadata = metadata or header.metadata
+            for name, tensor in header.tensors.items():
+                if name in tensors:
+                    raise WeightsError(f"{file.path}: the tensor {name!r} is in a part before it, too")
+                tensors[name] = replace(tensor, offset=start + tensor.offset)
+        if metadata.get("split.tensors.count", len(tensors)) != len(tensors):
+            raise WeightsError(f"{self.path}: its parts have {len(tensors)} tensors, not as many as it says")
+        return GgufHeader(metadata, tensors)
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fills `target` (bytes) with the content at `offset`; `what` names it in errors."""
         index = bisect_right(self._starts, offset) - 1
         self._files[index].read_into(offset - self._starts[index], target, what)
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Returns the descriptor of the file that has the content at `offset`, and where it is there."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._files[index].descriptor, offset - self._starts[index]
 
     def identity(self) -> list[list[int]]:
         """Returns what `WeightLoader.identity` does."""

@@ -176,23 +176,30 @@ class _HeaderReader:
         """Reads hundreds of thousands of short strings: the hot loop of opening a file."""
         self.need(8 * length, what)
         unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
-        texts: list[str] = []
+        data, loaded, position, texts = self.data, len(self.data), self.position, list[str]()
         try:
             for _ in range(length):
-                start = self.position + 8
-                if start > len(self.data):
-                    self.need(8, what)
-                (size,) = unpack(self.data, self.position)
-                if start + size > len(self.data):
+                start = position + 8
+                if start > loaded:
+                    loaded = self.load(position, 8, what)
+                size = unpack(data, position)[0]
+                if start + size > loaded:
                     if size > _MAX_STRING_BYTES:
                         self.fail(f"{what} has an item of {size} bytes, the limit is {_MAX_STRING_BYTES}")
-                    self.need(8 + size, what)
-                self.position = start + size
+                    loaded = self.load(position, 8 + size, what)
+                position = start + size
                 if self.texts:
-                    texts.append(self.data[start : self.position].decode("utf-8"))
+                    texts.append(data[start:position].decode())
         except UnicodeDecodeError:
             self.fail(f"item {len(texts)} of {what} is not UTF-8")
+        self.position = position
         return texts
+
+    def load(self, position: int, length: int, what: str) -> int:
+        """Moves the cursor and makes `length` bytes there available; returns where those that are end."""
+        self.position = position
+        self.need(length, what)
+        return len(self.data)
 
     def tensor(self, name: str) -> GgufTensor:
         """Reads an entry of the table; its offset counts from the end of the header."""

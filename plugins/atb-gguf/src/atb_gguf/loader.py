@@ -18,7 +18,7 @@ from atb_core.checkpoint.files import TableLoader, memory_of
 from atb_core.errors import WeightsError
 from atb_core.graph import DataType
 from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
-from atb_core.graph.quantized import QuantizedRows
+from atb_core.graph.quantized import FileRows, QuantizedRows
 from atb_gguf.config import config_of, gguf_dtype
 from atb_gguf.file import GgufFile
 from atb_gguf.header import GgufTensor
@@ -47,10 +47,13 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         path: the file.
         rules: the family's differences.
         dtype: the floating type to deliver; `None`: `gguf_dtype` of the file.
+        before: as for `GgufFile`.
     """
 
-    def __init__(self, path: Path, rules: FormatRules, dtype: DataType | None = None) -> None:
-        self._file = GgufFile(path, texts=False)
+    def __init__(
+        self, path: Path, rules: FormatRules, dtype: DataType | None = None, before: GgufFile | None = None
+    ) -> None:
+        self._file = GgufFile(path, texts=False, before=before)
         self._heads: dict[str, int] = {}
         self._expanded: dict[str, str] = {}
         self._transforms = rules.transforms
@@ -95,11 +98,18 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         rows, columns = tensor.shape
         if tensor.type.name not in formats and not _INTEGERS & set(formats):
             return None
-        stored = np.empty((rows, tensor.nbytes // rows), np.uint8)
-        self._file.read_into(tensor.offset, memory_of(stored), f"tensor {name!r}")
-        stored = np.ascontiguousarray(self._unpermute(name, stored))
-        found = QuantizedRows(tensor.type.name, columns, stored)
-        return found if tensor.type.name in formats else _integers(found, tensor.type)
+        shape = (rows, tensor.nbytes // rows)
+
+        def read() -> HostArray:
+            stored = np.empty(shape, np.uint8)
+            self._file.read_into(tensor.offset, memory_of(stored), f"tensor {name!r}")
+            return np.ascontiguousarray(self._unpermute(name, stored))
+
+        if tensor.type.name not in formats:
+            return _integers(QuantizedRows(tensor.type.name, columns, read()), tensor.type)
+        in_order = not any(f".{stem}." in name for stem in self._heads)
+        place = FileRows(shape, *self._file.place(tensor.offset), read)
+        return QuantizedRows(tensor.type.name, columns, place if in_order else read())
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         shape = self.locate(name).shape

@@ -149,7 +149,9 @@ class _Vocabulary:
         self.tokens: list[str] = self._list("tokens", str, required=False)
         if not self.tokens:
             raise self.fail("it contains no tokenizer", "Pass a directory with tokenizer.json beside it.")
-        self.types: list[int] = self._list("token_type", int, len(self.tokens), required=False)
+        types = self._list("token_type", int, len(self.tokens), required=False)
+        normal = int(TokenType.NORMAL)
+        self._kinds = {index: kind for index, kind in enumerate(types) if kind != normal}
 
     def fail(self, cause: str, hint: str | None = _HINT) -> TokenizerError:
         return TokenizerError(f"{self.path}: {cause}", hint)
@@ -167,7 +169,7 @@ class _Vocabulary:
 
     def _list(self, key: str, kind: type, length: int | None = None, required: bool = True) -> list[Any]:
         values = self.metadata.get(_PREFIX + key, [])
-        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        if not isinstance(values, list) or not set(map(type, values)) <= {kind}:
             raise self.fail(f"{_PREFIX + key} is not a list of {kind.__name__}")
         if values and length is not None and len(values) != length:
             raise self.fail(f"{_PREFIX + key} has {len(values)} items for {length} tokens")
@@ -210,7 +212,7 @@ class _Vocabulary:
         return value
 
     def ids_of(self, kind: TokenType) -> list[int]:
-        return [index for index, value in enumerate(self.types) if value == kind]
+        return [index for index, other in self._kinds.items() if other == kind]
 
     def added(self, kind: TokenType) -> list[Any]:
         from tokenizers import AddedToken
