@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "cpu/kernels/int8-inl.h"
 #include "cpu/kernels/linear_kernel.h"
@@ -26,15 +27,18 @@
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
-// Prepared activations of one step: integers, then scales, then the sums of the integers.
+// Prepared activations of one step: integers, then scales, then the sums of the integers, as floats where minima are
+// multiplied by them.
 template <QuantLayout L>
 struct QuantRow {
+  static constexpr bool kHasMinima = L.minimum || L.scales == QuantScales::super_32;
+  using Sum = std::conditional_t<kHasMinima, float, int32_t>;
   static constexpr bool kWhole = L.scales == QuantScales::channels || L.scales == QuantScales::integers;
   static constexpr int kGroup = kWhole ? 64 : 32;
   static constexpr int kSum = kWhole ? 64 : L.scales == QuantScales::super_16 ? 16 : 32;
   int8_t q[L.step];
   float scale[L.step / kGroup];
-  int32_t sum[L.step / kSum];
+  Sum sum[L.step / kSum];
 };
 
 // Integers of one group: round(x * (127 / largest)). Values that are not finite make the group's scale NaN, which goes
@@ -70,7 +74,7 @@ void prepare_quant_row(const void* x, int64_t k, std::byte* dst, size_t stride) 
     for (int i = 0; i < L.step; i += Row::kSum) {
       int32_t sum = 0;
       for (int j = 0; j < Row::kSum; ++j) sum += row.q[i + j];
-      row.sum[i / Row::kSum] = sum;
+      row.sum[i / Row::kSum] = static_cast<typename Row::Sum>(sum);
     }
   }
 }
@@ -203,14 +207,16 @@ struct QuantTile {
   __attribute__((always_inline)) inline void begin(I16 (&sum)[MR][NB], int group) const {
     constexpr int kZero = L.zero - kWordZero<L.bits>;
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-      const I16 start = kZero == 0 ? int_set1(0) : int_set1(-kZero * row(r).sum[group]);
+      static_assert(kZero == 0 || !Row::kHasMinima);
+      I16 start = int_set1(0);
+      if constexpr (kZero != 0) start = int_set1(-kZero * row(r).sum[group]);
       ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = start;
     }
   }
 
   // Adds what the weights of a group give, times the scale of the row's integers.
   void add(int r, int b, const F16& value, float own) const { store(at(r, b), fma(value, set1(own), load(at(r, b)))); }
-  F16 total(int r, int sub) const { return to_float(int_set1(row(r).sum[sub])); }
+  F16 total(int r, int sub) const { return set1(row(r).sum[sub]); }
 
   __attribute__((always_inline)) inline void channels() const {
     I16 sum[MR][NB];
@@ -235,8 +241,9 @@ struct QuantTile {
     ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
       const auto of = GroupScales<L>::at(w[b] + kScales, sub);
       ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-        const F16 value = to_float(sum[r][b]) * of.scale;
-        add(r, b, L.minimum ? fma(total(r, sub), of.other, value) : value, row(r).scale[sub]);
+        F16 value = to_float(sum[r][b]) * of.scale;
+        if constexpr (L.minimum) value = fma(total(r, sub), of.other, value);
+        add(r, b, value, row(r).scale[sub]);
       }
     }
   }

@@ -120,7 +120,6 @@ class QuantRowTile {
     const int g = place.group;
     const auto sum = [&](int r, int half = 0) { return to_float(load_ints(sums.of[half][r])); };
     const auto own = [&](int r) { return set1(place.row(r).scale[g]); };
-    const auto total = [&](int r) { return to_float(int_set1(place.row(r).sum[g])); };
     if constexpr (L.scales == QuantScales::channels) {
       ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) acc[r] = fma(sum(r), own(r), acc[r]);
       return;
@@ -129,7 +128,7 @@ class QuantRowTile {
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
       F16 value = sum(r) * of.scale;
       if constexpr (kHalved) value = fma(sum(r, 1), of.other, value);
-      if constexpr (L.minimum || L.scales == QuantScales::super_32) value = fma(total(r), of.other, value);
+      if constexpr (Row::kHasMinima) value = fma(set1(place.row(r).sum[g]), of.other, value);
       acc[r] = fma(value, own(r), acc[r]);
     }
   }
