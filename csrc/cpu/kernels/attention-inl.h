@@ -27,7 +27,7 @@ class Attention {
     kernel.begin(kernel.row_unit);
     run_units();
     kernel.end();
-    if (cut_.tile_step == 0) return;
+    if (!cut_.splits()) return;
     worker_.sync();
     merge_partials();
   }
@@ -84,9 +84,9 @@ class Attention {
         Prefetch<E> prefetch(kv_of(then), then.heads, next, unit.heads * shares_of(row_count(unit), now.n));
         for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) run_tile(unit, kv_head, tile, now, prefetch);
         prefetch.all();
-        if (cut_.tile_step != 0) store_partials(unit, tile);
+        if (unit.split) store_partials(unit, tile);
       }
-      if (cut_.tile_step == 0) write_output(unit);
+      if (!unit.split) write_output(unit);
     }
   }
 
@@ -261,7 +261,7 @@ class Attention {
   }
 
   float* partial_of(int64_t head, int64_t tile) const {
-    const int64_t index = head * cut_.tile_limit + tile;
+    const int64_t index = head * cut_.longest + tile;
     return reinterpret_cast<float*>(worker_.shared) + index * partial_size(job_.kv.dv);
   }
 
@@ -271,7 +271,8 @@ class Attention {
     for (int64_t b = 0; b < job_.batch; token += job_.q_len(b), ++b)
       for (int64_t j = 0; j < job_.q_len(b); ++j)
         for (int64_t h = 0; h < job_.heads; ++h, ++number)
-          if (number >= begin && number < end) merge_row(number, tiles_for(visible_to(job_, b, j)));
+          if (number >= begin && number < end && cut_.part_of(h / job_.group()).tile_step > 0)
+            merge_row(number, tiles_for(visible_to(job_, b, j)));
   }
 
   void merge_row(int64_t head, int64_t tiles) const {

@@ -32,6 +32,7 @@ struct Job {
 struct Part {
   int64_t first, heads;  // kv heads [first, first + heads)
   int64_t item_heads, item_tokens;
+  int64_t tile_step = 0;  // tiles of a unit; 0: items are not split
 
   int64_t blocks(int64_t tokens) const { return (tokens + item_tokens - 1) / item_tokens; }
   int64_t groups(int64_t of_heads) const { return (heads + of_heads - 1) / of_heads; }
@@ -39,12 +40,14 @@ struct Part {
 
 // The cut of a Job: an item is (sequence, some kv heads of a part, block of query tokens); with `tile_step`, a unit is
 // some tiles of an item, otherwise all of them. As many heads as all threads can have the same number of are the first
-// part. Those of the second part have smaller blocks of tokens, so that each thread gets one.
+// part. Those of the second part have smaller blocks of tokens, or are split, so that each thread gets some of them.
 struct Cut {
   Part parts[2];
-  int64_t longest = 0;     // tiles
-  int64_t tile_step = 0;   // 0: items are not split
-  int64_t tile_limit = 0;  // tiles of the longest context: the distance of rows in the partial results
+  int64_t longest = 0;  // tiles; the distance of rows in the partial results
+
+  // Returns the part of a kv head.
+  const Part& part_of(int64_t kv_head) const { return parts[kv_head < parts[0].heads ? 0 : 1]; }
+  bool splits() const { return parts[0].tile_step + parts[1].tile_step > 0; }
 
   // Returns true if a context is to begin before others.
   bool is_long(int64_t tiles) const { return 2 * tiles > longest; }
@@ -56,6 +59,7 @@ struct Unit {
   int64_t q_start;         // the first token of the sequence among all
   int64_t token, count;    // tokens of the item, from the sequence's first
   int64_t tile, tiles;     // tiles [tile, tiles)
+  bool split;              // true: of an item that is split
 };
 
 template <typename T, typename E>
@@ -93,7 +97,7 @@ class Units {
     for (; block_ < part.blocks(n); ++block_) {
       set_item(part, n, unit);
       const int64_t pieces =
-          cut_.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + cut_.tile_step - 1) / cut_.tile_step);
+          part.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + part.tile_step - 1) / part.tile_step);
       const int64_t units = pieces * part.groups(part.item_heads), index = number - first_;
       if (index >= units) {
         first_ += units;
@@ -102,9 +106,10 @@ class Units {
       const int64_t head = index / pieces * part.item_heads;
       unit.kv_head = part.first + head;
       unit.heads = std::min(part.item_heads, part.heads - head);
+      unit.split = part.tile_step > 0;
       if (pieces > 1) {
-        unit.tile = index % pieces * cut_.tile_step;
-        unit.tiles = std::min(unit.tiles, unit.tile + cut_.tile_step);
+        unit.tile = index % pieces * part.tile_step;
+        unit.tiles = std::min(unit.tiles, unit.tile + part.tile_step);
       }
       return true;
     }
@@ -212,8 +217,15 @@ inline bool share_heads(Cut& cut, const Work& work, int64_t heads, int64_t threa
   return is_fair(item_heads);
 }
 
+// Cuts the heads of the second part, or all if there is no first one, into some tiles a unit.
+inline void split_tiles(Cut& cut, const Work& work, int64_t kv_heads, int64_t threads) {
+  Part& part = cut.parts[cut.parts[0].heads > 0 && cut.parts[1].heads > 0 ? 1 : 0];
+  part.tile_step = std::max<int64_t>(1, work.total * part.heads / (4 * threads * part.item_heads * kv_heads));
+}
+
 // Chooses the cut. If threads cannot have the same number of heads, those that are left over are cut into smaller blocks
-// of tokens; with too few tokens for that, tiles are shared if there is memory for the partial results.
+// of tokens; with too few rows for that, which would be read again for each block, tiles are shared if there is memory for
+// the partial results.
 template <typename T, typename E>
 inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   const int64_t threads = worker.count;
@@ -230,20 +242,26 @@ inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   if (threads == 1) return whole;
   const Work work = work_of(job, whole);
   if (share_heads(whole, work, heads, threads)) return whole;
+  const size_t bytes =
+      static_cast<size_t>(job.tokens * job.heads * whole.longest * partial_size(job.kv.dv)) * sizeof(float);
+  const bool can_split = work.total >= 4 * threads && bytes <= worker.shared_bytes;
   Cut cut = whole;
   if (rest != 0) {
     const int64_t blocks = token_blocks(rest, threads);
     cut.parts[0].heads -= rest;
     cut.parts[1] = {job.kv_heads - rest, rest, 1, std::min((longest_q + blocks - 1) / blocks, most)};
-    if (share_heads(cut, work_of(job, cut), heads, threads)) return cut;
+    const bool is_fair = share_heads(cut, work_of(job, cut), heads, threads);
+    if (!can_split || (is_fair && longest_q * job.group() > kGroupRows)) return cut;
   }
-  const size_t bytes =
-      static_cast<size_t>(job.tokens * job.heads * whole.longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (work.total < 4 * threads || bytes > worker.shared_bytes) return cut;
-  whole.parts[0].item_heads = heads;
-  whole.tile_step = std::max<int64_t>(1, work.total / (4 * threads * heads));
-  whole.tile_limit = whole.longest;
-  return whole;
+  if (!can_split) return cut;
+  if (rest == 0 || rest == job.kv_heads) {
+    cut = whole;
+    cut.parts[0].item_heads = heads;
+  } else {
+    cut.parts[1].item_tokens = tokens;
+  }
+  split_tiles(cut, work, job.kv_heads, threads);
+  return cut;
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
