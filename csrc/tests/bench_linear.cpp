@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times linear() over all linear layers of a 0.5-billion-parameter decoder: 24 layers and the output head, ~1
-// GB in bf16, so that no cache holds data of the previous pass. The products of the dtype i8 are those of W8A8; a format of
-// quantised weights, such as Q4_0, is multiplied by bf16.
+// GB in bf16, so that no cache holds data of the previous pass. The products of int8 are those of W8A8; a format of
+// quantised weights, such as Q4_0 or int8_weights, is multiplied by bf16.
 //   bench_linear [isa] [dtype or format] [threads] [passes] [rows...]
 #include <sys/mman.h>
 
@@ -152,6 +152,12 @@ struct Bench {
   }
 };
 
+// int8 is the dtype, of x and weights.
+QuantFormat format_from_name(const std::string& text) {
+  if (text == "int8") return QuantFormat::none;
+  return text == "int8_weights" ? QuantFormat::int8 : quant_format_from_name(text).value_or(QuantFormat::none);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -162,9 +168,10 @@ int main(int argc, char** argv) {
     return 1;
   }
   const Isa isa = *wanted;
-  const auto format = quant_format_from_name(args.size() > 1 ? args[1] : "").value_or(QuantFormat::none);
+  const std::string type = args.size() > 1 ? args[1] : "bfloat16";
+  const QuantFormat format = format_from_name(type);
   const bool quantised = format != QuantFormat::none;
-  const DataType dtype = args.size() > 1 && !quantised ? data_type_from_name(args[1]) : DataType::bf16;
+  const DataType dtype = quantised ? DataType::bf16 : data_type_from_name(type);
   const int threads = args.size() > 2 ? std::stoi(args[2]) : 0;
   const int passes = args.size() > 3 ? std::stoi(args[3]) : 5;
   Bench bench{isa, dtype, format, ThreadPool(resolve_num_threads(threads)), {}};
