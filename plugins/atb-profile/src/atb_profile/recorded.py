@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a profile recorded: the calls of engines, the times of their nodes, and sums of these."""
+"""Holds what a profile recorded: the calls of engines, the times of their nodes, and sums of these."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def node_times(call: Call, stored: Mapping[str, int] = NOTHING) -> Iterator[Node
 
 
 class Recorded:
-    """What a profile recorded.
+    """Holds what a profile recorded.
 
     Args:
         backend: name of the backend, and of who wrote the graphs if that is C++.
