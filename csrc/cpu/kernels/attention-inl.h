@@ -81,7 +81,8 @@ class Attention {
           next.n = 0;
         }
         const Unit& then = last && more ? following : unit;
-        Prefetch<E> prefetch(kv_of(then), then.heads, next, unit.heads * shares_of(row_count(unit), now.n));
+        const int64_t rows = row_count(unit);
+        Prefetch<E> prefetch(kv_of(then), then.heads, next, unit.heads * shares_of(rows, now.n), has_few(rows));
         for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) run_tile(unit, kv_head, tile, now, prefetch);
         prefetch.all();
         if (unit.split) store_partials(unit, tile);
@@ -95,8 +96,9 @@ class Attention {
     const int64_t groups = (rows + job_.products.kernel->max_rows - 1) / job_.products.kernel->max_rows;
     const int64_t pairs = (n + 2 * 16 - 1) / (2 * 16), values = value_width() / (2 * 16);
     const int64_t packing = job_.kv.packed ? 0 : (2 * kShares + 16) * pairs;
-    return packing + groups * kShares * (pairs + values);
+    return packing + groups * kShares * (pairs + values) + (has_few(rows) ? 3 * kRowShares * rows : 0);
   }
+  static bool has_few(int64_t rows) { return rows <= kGroupRows; }
 
   void begin(const Unit& unit) const {
     const size_t row_bytes = job_.products.kernel->row_bytes;
@@ -239,19 +241,21 @@ class Attention {
         any = any || chosen[row] != 0;
       }
       if (!any) continue;
-      Prefetch<E> none(kv, 1, {}, 0);
+      Prefetch<E> none(kv, 1, {}, 0, false);
       const std::byte* values = values_of(kv, {now.at, nullptr, depth}, none);
       multiply_tile(count, tile, {keys, values}, rows, none);
     }
   }
 
-  // Stores the state after one tile, which is exactly the tile's own maximum, sum and output, and begins an empty one.
+  // Stores the state after one tile, which is exactly the tile's own maximum, sum and output, and begins an empty one. The
+  // first unit of an item has merged its tiles as they are merged in the end, and stores its state after the last one.
   void store_partials(const Unit& unit, int64_t tile) const {
+    if (unit.tile == 0 && tile + 1 < unit.tiles) return;
     const int64_t width = value_width();
     for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) {
       const int64_t first = first_row(unit, kv_head);
       for (int64_t row = 0; row < row_count(unit); ++row) {
-        float* partial = partial_of(head_of(unit, kv_head, row), tile);
+        float* partial = partial_of(head_of(unit, kv_head, row), unit.tile == 0 ? 0 : tile);
         std::copy_n(at(layout_.output) + (first + row) * width, width, partial);
         std::copy_n(at(layout_.sum) + (first + row) * 16, 16, partial + width);
         partial[width + 16] = at(layout_.top)[first + row];
@@ -271,15 +275,15 @@ class Attention {
     for (int64_t b = 0; b < job_.batch; token += job_.q_len(b), ++b)
       for (int64_t j = 0; j < job_.q_len(b); ++j)
         for (int64_t h = 0; h < job_.heads; ++h, ++number)
-          if (number >= begin && number < end && cut_.part_of(h / job_.group()).tile_step > 0)
-            merge_row(number, tiles_for(visible_to(job_, b, j)));
+          if (const Part& part = cut_.part_of(h / job_.group()); number >= begin && number < end && part.tile_step > 0)
+            merge_row(number, part.first_tiles, tiles_for(visible_to(job_, b, j)));
   }
 
-  void merge_row(int64_t head, int64_t tiles) const {
+  void merge_row(int64_t head, int64_t first_tiles, int64_t tiles) const {
     float* output = at(layout_.output);
     float *top = at(layout_.top), *sum = at(layout_.sum);
     reset(1);
-    for (int64_t tile = 0; tile < tiles; ++tile) {
+    for (int64_t tile = 0; tile < tiles; tile = std::max(tile + 1, first_tiles)) {
       const float* partial = partial_of(head, tile);
       float keep[16], take[16], tile_top[16];
       store(tile_top, set1(partial[value_width() + 16]));

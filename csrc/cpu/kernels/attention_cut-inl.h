@@ -32,9 +32,12 @@ struct Job {
 struct Part {
   int64_t first, heads;  // kv heads [first, first + heads)
   int64_t item_heads, item_tokens;
-  int64_t tile_step = 0;  // tiles of a unit; 0: items are not split
+  int64_t first_tiles = 0, tile_step = 0;  // tiles of the first unit of an item, and of others; 0: items are not split
 
   int64_t blocks(int64_t tokens) const { return (tokens + item_tokens - 1) / item_tokens; }
+  int64_t pieces(int64_t tiles) const {
+    return tile_step == 0 || tiles <= first_tiles ? 1 : 1 + (tiles - first_tiles + tile_step - 1) / tile_step;
+  }
   int64_t groups(int64_t of_heads) const { return (heads + of_heads - 1) / of_heads; }
 };
 
@@ -96,8 +99,7 @@ class Units {
     const int64_t n = job_.q_len(sequence_);
     for (; block_ < part.blocks(n); ++block_) {
       set_item(part, n, unit);
-      const int64_t pieces =
-          part.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + part.tile_step - 1) / part.tile_step);
+      const int64_t pieces = part.pieces(unit.tiles);
       const int64_t units = pieces * part.groups(part.item_heads), index = number - first_;
       if (index >= units) {
         first_ += units;
@@ -107,10 +109,9 @@ class Units {
       unit.kv_head = part.first + head;
       unit.heads = std::min(part.item_heads, part.heads - head);
       unit.split = part.tile_step > 0;
-      if (pieces > 1) {
-        unit.tile = index % pieces * part.tile_step;
-        unit.tiles = std::min(unit.tiles, unit.tile + part.tile_step);
-      }
+      const int64_t piece = index % pieces;
+      if (piece > 0) unit.tile = part.first_tiles + (piece - 1) * part.tile_step;
+      if (pieces > 1) unit.tiles = std::min(unit.tiles, part.first_tiles + piece * part.tile_step);
       return true;
     }
     return false;
@@ -217,10 +218,12 @@ inline bool share_heads(Cut& cut, const Work& work, int64_t heads, int64_t threa
   return is_fair(item_heads);
 }
 
-// Cuts the heads of the second part, or all if there is no first one, into some tiles a unit.
+// Cuts the heads of the second part, or all if there is no first one, into some tiles a unit: a quarter of what a thread
+// has to do of them. The first unit of an item is larger, because it needs no partial results: up to half of the item.
 inline void split_tiles(Cut& cut, const Work& work, int64_t kv_heads, int64_t threads) {
   Part& part = cut.parts[cut.parts[0].heads > 0 && cut.parts[1].heads > 0 ? 1 : 0];
   part.tile_step = std::max<int64_t>(1, work.total * part.heads / (4 * threads * part.item_heads * kv_heads));
+  part.first_tiles = std::max(part.tile_step, std::min(4 * part.tile_step, cut.longest / 2));
 }
 
 // Chooses the cut. If threads cannot have the same number of heads, those that are left over are cut into smaller blocks

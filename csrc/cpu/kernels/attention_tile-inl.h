@@ -52,8 +52,16 @@ inline void multiply_blocks(const Products& products, const std::byte* x, int ro
   job.steps = steps;
   job.acc = out;
   job.first = true;
+  if (kernel.multiply_pairs != nullptr) {
+    const int at_once = prefetch.of_few_rows() ? 1 : pairs;
+    for (int p = 0; p < pairs; p += at_once, job.acc += rows * at_once * kPairBlocks * 16) {
+      prefetch.shares(static_cast<uint64_t>(kShares * at_once));
+      job.w = packed + static_cast<size_t>(p) * products.pair_bytes(depth);
+      kernel.multiply_pairs(job, at_once, products.pair_bytes(depth));
+    }
+    return;
+  }
   prefetch.shares(static_cast<uint64_t>(kShares * pairs));
-  if (kernel.multiply_pairs != nullptr) return kernel.multiply_pairs(job, pairs, products.pair_bytes(depth));
   for (int b = 0; b < blocks; b += job.blocks, job.acc += rows * job.blocks * 16) {
     job.w = packed + static_cast<size_t>(b / kPairBlocks) * products.pair_bytes(depth) +
             static_cast<size_t>(b % kPairBlocks) * products.block_step();
@@ -66,8 +74,9 @@ inline constexpr int64_t kOutputColumns = kTile;
 
 // Adds n columns of a group's products to its outputs from `out` on, in rows of `width`. The products are in blocks of
 // `columns`, all rows of one before the next.
+template <typename E>
 inline void merge_outputs(const Rows& rows, Group group, int64_t n, const float* products, int64_t columns, float* out,
-                          int64_t width, const float* keep, const float* take) {
+                          int64_t width, const float* keep, const float* take, Prefetch<E>& prefetch) {
   int64_t offsets[kOutputColumns / 16] = {};
   for (int64_t c = 0; c < n; c += 16) offsets[c / 16] = c / columns * group.stored * columns + c % columns;
   const auto merge = [&](int64_t i, F16 a, F16 b) {
@@ -76,6 +85,7 @@ inline void merge_outputs(const Rows& rows, Group group, int64_t n, const float*
   for (int r = 0; r < group.count; ++r, products += columns, out += width) {
     // The rows of the next group come from L2: one that is asked for while another is merged is not waited for.
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(out + group.count * width + i, 1, 3);
+    prefetch.row();
     if (rows.depth[group.first + r] == 0) continue;
     const F16 a = set1(keep[r]), b = set1(take[r]);
     if (n == kOutputColumns) {
@@ -101,7 +111,7 @@ inline void tile_group(const Products& products, const Tile& tile, const Rows& r
   multiply_blocks(products, query, group.stored, tile.keys, tile.d, (most + 15) / 16,
                   static_cast<int>(steps_of(tile.d)), tile.scores, prefetch);
   float keep[kGroupRows], take[kGroupRows];
-  weigh_group<T, kHasScales<E>>(products, tile, rows, group, steps, columns, keep, take);
+  weigh_group<T, kHasScales<E>>(products, tile, rows, group, steps, columns, keep, take, prefetch);
   // The scores are of no use any more.
   const std::byte* values = tile.values;
   float* out = rows.output + group.first * width;
@@ -109,7 +119,7 @@ inline void tile_group(const Products& products, const Tile& tile, const Rows& r
     const int64_t n = std::min(kOutputColumns, left);
     multiply_blocks(products, tile.weights, group.stored, values, kTile, static_cast<int>(n / 16), steps, tile.scores,
                     prefetch);
-    merge_outputs(rows, group, n, tile.scores, columns, out, width, keep, take);
+    merge_outputs(rows, group, n, tile.scores, columns, out, width, keep, take, prefetch);
     values += static_cast<size_t>(n / 32) * products.pair_bytes(kTile);
   }
 }

@@ -224,22 +224,30 @@ struct WeighedGroup {
   }
 
   // Returns the maxima of n <= 16 rows from `first_row` on.
-  F16 tops_of(int first_row, int n) const {
+  template <typename E>
+  F16 tops_of(int first_row, int n, Prefetch<E>& prefetch) const {
     if (n < 16) {
       float each[16] = {};
-      for (int i = 0; i < n; ++i) each[i] = horizontal_max(maxima_of(first_row + i));
+      for (int i = 0; i < n; ++i) {
+        prefetch.row();
+        each[i] = horizontal_max(maxima_of(first_row + i));
+      }
       return load(each);
     }
     F16 most[16];
-    for (int i = 0; i < 16; ++i) most[i] = maxima_of(first_row + i);
+    for (int i = 0; i < 16; ++i) {
+      prefetch.row();
+      most[i] = maxima_of(first_row + i);
+    }
     return max_of_each(most);
   }
 
   // Finds the maxima, for which scores are weighed.
-  void find_tops() {
+  template <typename E>
+  void find_tops(Prefetch<E>& prefetch) {
     const F16 nothing = set1(-HUGE_VALF), scale = set1(raw() ? tile.how.scale : 1.0F);
     for (int first_row = 0; first_row < group.count; first_row += 16) {
-      const F16 top = tops_of(first_row, std::min(16, group.count - first_row));
+      const F16 top = tops_of(first_row, std::min(16, group.count - first_row), prefetch);
       // Scores of -inf alone must not give -inf - -inf.
       const F16 finite = select(eq(top, nothing), zero(), top);
       store(shifts + first_row, kInBf16 ? fma(finite, neg(factor()), set1(-0.5F)) : finite);
@@ -248,12 +256,14 @@ struct WeighedGroup {
   }
 
   // Writes the probabilities, `steps` steps of them, and their sums.
-  void exponentiate_rows(int steps) {
+  template <typename E>
+  void exponentiate_rows(int steps, Prefetch<E>& prefetch) {
     with_weight_form(products, [&](auto form) {
       const size_t row_bytes = products.kernel->row_bytes, stride = static_cast<size_t>(group.stored) * row_bytes;
       const F16 by = factor();
       std::byte* weights = tile.weights;
       for (int r = 0; r < group.count; ++r, weights += row_bytes) {
+        prefetch.row();
         const Exponents row{scores(r), depths[r], set1(shifts[r])};
         F16 total;
         if constexpr (!kInBf16) {
@@ -271,13 +281,13 @@ struct WeighedGroup {
 
 // Turns the scores of a group into probabilities, `steps` steps of them, and merges its maxima and sums; gives the factors
 // of the outputs.
-template <typename T, bool Scaled>
+template <typename T, bool Scaled, typename E>
 inline void weigh_group(const Products& products, const Tile& tile, const Rows& rows, Group group, int steps,
-                        int64_t columns, float* keep, float* take) {
+                        int64_t columns, float* keep, float* take, Prefetch<E>& prefetch) {
   WeighedGroup<T, Scaled> weighed(products, tile, rows, group, columns);
   // Two loops: a row's exponentials wait for its maximum, but not for those of the rows before it.
-  weighed.find_tops();
-  weighed.exponentiate_rows(steps);
+  weighed.find_tops(prefetch);
+  weighed.exponentiate_rows(steps, prefetch);
   for (int r = 0; r < group.count; r += 16) {
     const int n = std::min(16, group.count - r);
     merge_sums(rows.top + group.first + r, rows.sum + 16 * (group.first + r), weighed.tops + r, weighed.sums + 16 * r,

@@ -119,7 +119,7 @@ struct PackedHead {
     int64_t places[kTile];
     for (int i = 0; i < kTile; ++i) places[i] = t + i;
     const Places all{places, nullptr, kTile};
-    Prefetch<Bf16> none(rows, 1, {}, 0);
+    Prefetch<Bf16> none(rows, 1, {}, 0, false);
     is_key ? pack_keys<Bf16>(rows, products, all, none, tile(t))
            : pack_values<Bf16>(rows, products, all, none, tile(t));
   }
