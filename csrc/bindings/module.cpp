@@ -212,6 +212,8 @@ NB_MODULE(_cpu, m) {
       .def_prop_ro("isa", [](const Runtime& runtime) { return std::string(name(runtime.isa())); })
       .def_prop_ro("packed_layout",
                    [](const Runtime& runtime) { return std::string(atb_core::packed_layout(runtime.isa())); })
+      .def_prop_ro("prefetch_ahead", &Runtime::prefetch_ahead,
+                   "Bytes between weights that are read and those that are fetched, as chosen so far in this process.")
       .def_prop_ro("workspace_bytes", &Runtime::workspace_bytes);
 
   nb::class_<WeightStore>(m, "WeightStore", "One resident copy of each weight, in the layout its users want.")

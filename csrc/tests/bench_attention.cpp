@@ -106,6 +106,8 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{"14/2/64", 14, 2, 64}, {"9/3/64", 9, 3, 64}, {"32/8/128", 32, 8, 128}};
 constexpr int64_t kBlock = 128;
+// Caches of a decode case together: more than the last level of any processor's cache.
+constexpr size_t kCaches = size_t{768} << 20;
 
 enum class Cache { none, rows, packed, int8 };  // none: prefill
 constexpr const char* kCacheNames[] = {"prefill", "rows", "packed", "int8"};
@@ -135,7 +137,7 @@ struct Inputs {
     const int64_t width = s.d + (c.int8() ? 4 : 0);
     const DataType cached = c.int8() ? DataType::i8 : dtype;
     cache_bytes = static_cast<size_t>(blocks * kBlock * s.kv_heads * width) * itemsize(cached);
-    if (c.decode()) layers = std::max<int64_t>(1, static_cast<int64_t>((size_t{128} << 20) / (2 * cache_bytes)));
+    if (c.decode()) layers = std::max<int64_t>(1, static_cast<int64_t>(kCaches / (2 * cache_bytes)));
     q = make(dtype, {tokens, s.heads, s.d});
     out = make(dtype, {tokens, s.heads, s.d});
     const std::vector<int64_t> shape = c.decode() ? std::vector<int64_t>{layers * blocks, kBlock, s.kv_heads, width}

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -167,3 +170,16 @@ def test_backends_that_cannot_be_had_say_why(monkeypatch: pytest.MonkeyPatch) ->
         get_backend("cpu")
     with pytest.raises(EngineError, match="num_threads"):
         get_backend("cpu", num_threads=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("0", "0"), ("128", "128"), ("7", "ATB_PREFETCH_AHEAD=7 is not"), ("1e9", "ATB_PREFETCH_AHEAD=1e9 is not")],
+)
+def test_the_distance_of_fetching_can_be_set(value: str, expected: str) -> None:
+    """It is one for the whole process, hence another process."""
+    code = "from atb_core.engine import get_backend; print(get_backend('cpu').runtime.prefetch_ahead)"
+    environment = {**os.environ, "ATB_PREFETCH_AHEAD": value}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == expected if run.returncode == 0 else expected in run.stderr
+    assert (run.returncode == 0) == expected.isdecimal()

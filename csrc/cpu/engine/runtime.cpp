@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "atb_core/error.h"
+#include "cpu/kernels/prefetch_choice.h"
 
 namespace atb_core {
 namespace {
@@ -19,7 +20,10 @@ void grow(Buffer& buffer, size_t bytes) {
 Runtime::Runtime(int num_threads, cpu::Isa isa, double small_work)
     : isa_(isa), pool_(num_threads), small_work_(small_work) {
   if (!cpu::supported(isa)) fail("instruction set level ", name(isa), " is not available on this machine");
+  static_cast<void>(cpu::prefetch_choice());  // an impossible setting is an error now, not in a thread later
 }
+
+size_t Runtime::prefetch_ahead() const { return cpu::prefetch_choice().ahead(); }
 
 Runtime::Workspace Runtime::workspace(const cpu::ThreadPool::Lease&, size_t arena, cpu::ScratchSize scratch) {
   // One line apart, so that threads do not write to one cache line.

@@ -21,6 +21,8 @@ class Runtime {
   Runtime(int num_threads, cpu::Isa isa, double small_work = kSmallWork);
 
   cpu::Isa isa() const { return isa_; }
+  // The distance at which weights that are used once are fetched, as chosen so far: the same for all of a process.
+  size_t prefetch_ahead() const;
   int num_threads() const { return pool_.size(); }
   cpu::ThreadPool& pool() { return pool_; }
   double small_work() const { return small_work_; }

@@ -6,14 +6,10 @@
 
 #include "atb_core/error.h"
 #include "cpu/kernels/linear_run.h"
+#include "cpu/kernels/prefetch_choice.h"
 
 namespace atb_core::cpu {
 namespace {
-
-// Distance of the software prefetch when every weight is used once. Of 1, 2, 3, 4, 6 and 8 KiB, a decode step of 0.5
-// billion weights took 0.93, 0.91, 0.92, 0.96, 0.96 and 0.95 of its time with 4 KiB and short tasks in bf16, and 1.10,
-// 1.01, 0.91, 0.93, 0.96 and 0.94 in int4 (Sapphire Rapids, two threads).
-constexpr size_t kPrefetchAhead = 3 << 10;
 
 // The blocks of a part, in whole pairs.
 struct BlockRange {
@@ -155,7 +151,11 @@ void LinearRun::task(int64_t index) {
       const int64_t block = rest.begin;
       rest.begin = std::min(block + next_width(rest.end - block), rest.end);
       if (panel_index > 0) continue;
-      return reads_once() ? run_of_blocks(part, block, rest.begin) : panel(part, block, rest.begin, row_block);
+      if (!reads_once()) return panel(part, block, rest.begin, row_block);
+      const auto pairs = static_cast<size_t>(ceil_div(rest.begin - block, kPairBlocks));
+      const PrefetchTrial trial(prefetch_choice(), pairs * pair_stride_ * (gated() ? 2 : 1));
+      ahead_ = trial.ahead();
+      return run_of_blocks(part, block, rest.begin);
     }
   }
 }
@@ -247,7 +247,7 @@ void LinearRun::slice(const Tile& tile, const std::byte* next, int64_t step, int
 // after the first group, and the groups bring in the next one together. Returns where that ends.
 const std::byte* LinearRun::set_prefetch(const std::byte* next, int64_t groups, TileJob& job) const {
   if (reads_once()) {
-    job.ahead = kPrefetchAhead;
+    job.ahead = ahead_;
     return nullptr;
   }
   if (tile_blocks_ != kPairBlocks) return nullptr;

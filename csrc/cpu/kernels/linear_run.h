@@ -109,6 +109,7 @@ class LinearRun {
   const size_t block_step_, pair_stride_, x_bytes_;
   int64_t slice_steps_ = 1, tile_blocks_ = 1, task_blocks_ = kPairBlocks, panels_ = 0, together_ = 1;
   int64_t from_gate_ = 0;  // blocks between those of a gate and those that belong to it
+  size_t ahead_ = 0;       // the distance at which weights that are read once are fetched
   std::byte* x_ = nullptr;
   float* acc_ = nullptr;
 };
