@@ -35,10 +35,10 @@ def printable(text: object, limit: int = 500, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
-def shown(value: object, limit: int = 100) -> str:
+def shown(value: object) -> str:
     """Returns the `repr` of a value for a message, shortened; an integer of thousands of digits has none."""
     try:
-        return printable(repr(value), limit)
+        return printable(repr(value), 100)
     except Exception:
         return f"a value of type {type(value).__name__}"
 

@@ -80,7 +80,7 @@ def flat(x: Tensor, heads: int) -> Tensor:
 
 
 class LatentLayer(DecoderLayer):
-    attention_cls: Any = LatentAttention
+    attention_cls = LatentAttention
 
 
 class LatentModel(DecoderModel):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fills the extension points of the layers with what installed plugins contribute; provider of `atb_core.extensions`.
 
-pluggy keeps the implementations. A plugin's module is imported when a hook is first
-needed; an implementation that fails or returns anything but the expected list is recorded and warned of once while all
-others go on, and every contribution has an owner.
+pluggy keeps the implementations. A plugin's module is imported when a hook is first needed; an implementation that
+fails or returns anything but the expected list is recorded and warned of once while all others go on, and every
+contribution has an owner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import operator
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -137,8 +136,8 @@ class Hooks:
         if self._remember(owner, left_out):
             trace = "".join(traceback.format_exception(error))
             target = f"{owner.target} ({what})"
-            record = LoadRecord(owner.distribution, owner.version, owner.path, target, Status.FAILED)
-            add_record(replace(record, reason=left_out.message, fix=left_out.hint, exception=trace))
+            what_failed = (owner.distribution, owner.version, owner.path, target, Status.FAILED)
+            add_record(LoadRecord(*what_failed, left_out.message, left_out.hint, trace))
         return left_out
 
     def _remember(self, owner: Owner, error: PluginError) -> bool:

@@ -117,13 +117,6 @@ class FamilyRegistry:
                 raise _incomplete(family, MODELS, "get_model_cls")
         return value
 
-    def owner_of(self, router: type) -> str | None:
-        """Returns the distribution whose entry points name this router class; `None` if none or several do."""
-        value = f"{router.__module__}:{router.__qualname__}"
-        keys = {key for (_, key), objects in self._objects.items() if objects.get(ROUTERS) == value}
-        owners = [plugin.distribution for plugin in installed() if plugin.key in keys]
-        return owners[0] if len(owners) == 1 else None
-
     def _check_all(self) -> None:
         """Raises PluginError if a plugin is incompatible or damaged, and names all; ignores disabled ones."""
         refusals = [(plugin.package, refusal(plugin)) for plugin in installed()]
@@ -226,7 +219,9 @@ def model_types() -> list[str]:
 
 def owner_of(router: type) -> str | None:
     """Returns the distribution whose entry points name this router class; `None` if none or several do."""
-    return registry().owner_of(router)
+    value = f"{router.__module__}:{router.__qualname__}"
+    owners = {family.distribution for family in registry().families() if family.objects.get(ROUTERS) == value}
+    return owners.pop() if len(owners) == 1 else None
 
 
 def load(group: str, model_type: str, prefer: str | None = None) -> Any:

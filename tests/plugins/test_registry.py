@@ -14,7 +14,7 @@ from site_directory import GOOD, Site
 from atb_core.errors import PluginError
 from atb_core.plugins.once import forget
 from atb_core.plugins.records import Status, records
-from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load, registry
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load, owner_of, registry
 
 
 def test_families_are_listed_without_importing_them(site: Site) -> None:
@@ -201,7 +201,7 @@ def test_a_rival_that_is_incompatible_is_passed_over_with_a_warning(
 def test_a_router_takes_the_rest_from_its_own_package(rivals: Site) -> None:
     forget()
     router = load(ROUTERS, "nine", prefer="other-nine")
-    assert registry().owner_of(router) == "other-nine"
+    assert owner_of(router) == "other-nine"
     assert type(router("", {"model_type": "nine"}).get_config()).__module__ == "other_nine"
     with pytest.raises(PluginError, match="claimed by several"):
         load(CONFIGS, "nine")

@@ -93,7 +93,7 @@ class Attention(Layer):
         Returns:
             `[T, hidden_size]`.
         """
-        q, k, v = self._heads(inputs, metadata)
+        q, k, v = self.queries_keys_values(inputs, metadata)
         k_cache, v_cache, lengths = metadata.k_cache, metadata.v_cache, metadata.input_lengths
         reshape_and_cache(k, v, k_cache, v_cache, metadata.slots)
         mask = metadata.attention_mask
@@ -108,8 +108,8 @@ class Attention(Layer):
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]
 
-    def _heads(self, inputs: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns rotated queries and keys, and values, as `[T, heads, head_dim]`."""
+    def queries_keys_values(self, inputs: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns rotated queries and keys, and values, as `[T, heads, head_dim]`, for a `forward` of your own."""
         q, k, v = self.qkv(inputs)
         q, k = self.norm_heads(q, k)
         q, k = self.rotate(q, k, metadata)

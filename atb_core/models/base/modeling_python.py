@@ -147,7 +147,7 @@ class BaseModel(Layer):
 class DecoderLayer(BaseLayer):
     """A decoder layer whose modules are of the classes `attention_cls` and `mlp_cls`."""
 
-    attention_cls: ClassVar[type[Attention]] = Attention
+    attention_cls: ClassVar[type[nn.Module]] = Attention
     mlp_cls: ClassVar[type[nn.Module]] = Mlp
 
     def __init__(
@@ -157,7 +157,8 @@ class DecoderLayer(BaseLayer):
         kwargs.pop("config_metadata", None)
         kwargs.pop("infer_param", None)
         sizes = (self.config_metadata, self.infer_param)
-        self.self_attn = self.attention_cls(config, file_loader, f"{self.prefix}.self_attn", *sizes, **kwargs)
+        attention_cls: Any = self.attention_cls
+        self.self_attn = attention_cls(config, file_loader, f"{self.prefix}.self_attn", *sizes, **kwargs)
         feed_forward_cls: Any = self.feed_forward_cls()
         self.mlp = feed_forward_cls(config, file_loader, f"{self.prefix}.mlp", *sizes, **kwargs)
         self.input_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.input_layernorm")

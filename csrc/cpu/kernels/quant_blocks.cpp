@@ -66,8 +66,18 @@ void read_small(QuantFormat format, const std::byte* p, int g, QuantStep& out) {
       read_nibbles(p + 2, 16, q);
       for (int i = 0; i < 32; ++i) q[i] = static_cast<uint8_t>(kNonLinear[q[i]] + 128);
       return;
-    default:  // q8_0
+    case QuantFormat::q8_0:
       for (int i = 0; i < 32; i += 8) put_word(q + i, word_at(p, 2 + i) ^ 0x80 * kOnes);
+      return;
+    // Without a default, so that a compiler names the format that is missing here.
+    case QuantFormat::none:
+    case QuantFormat::int8:
+    case QuantFormat::int4:
+    case QuantFormat::q3_k:
+    case QuantFormat::q4_k:
+    case QuantFormat::q5_k:
+    case QuantFormat::q6_k:
+      return;
   }
 }
 
@@ -165,10 +175,19 @@ void read_blocks(QuantFormat format, const std::byte* row, int64_t first, int64_
       return read_q5_k(p, out);
     case QuantFormat::q6_k:
       return read_q6_k(p, out);
-    default:
-      break;
+    case QuantFormat::q4_0:
+    case QuantFormat::q4_1:
+    case QuantFormat::q5_0:
+    case QuantFormat::q5_1:
+    case QuantFormat::q8_0:
+    case QuantFormat::iq4_nl:
+      for (int g = 0; g < 2 && first + g * 32 < k; ++g) read_small(format, p + g * layout.block_bytes, g, out);
+      return;
+    case QuantFormat::none:
+    case QuantFormat::int8:
+    case QuantFormat::int4:
+      return;  // made of floats
   }
-  for (int g = 0; g < 2 && first + g * 32 < k; ++g) read_small(format, p + g * layout.block_bytes, g, out);
 }
 
 bool quantize_groups(const float (&x)[64], int64_t count, QuantStep& out) {
