@@ -45,6 +45,24 @@ THEIRS = "llama.cpp"
 _MAGIC, _HEAD = b"_logits_", 4
 
 
+class Base:
+    """What other scores of a window are compared with.
+
+    Args:
+        scores: logarithms of probabilities.
+    """
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.top = scores.argmax(-1)
+        # llama.cpp's file has all small probabilities as one value, the least, which is none.
+        self._chances = scores.exp().where(scores > scores.amin(-1, keepdim=True), 0)
+        self._own = torch.linalg.vecdot(self._chances, scores)
+
+    def divergence(self, scores: torch.Tensor) -> float:
+        """Returns the sum of the divergences of all predictions."""
+        return (self._own - torch.linalg.vecdot(self._chances, scores)).sum().item()
+
+
 class Totals:
     """Sums of a way over predictions: the loss, and what is compared with each other way that is a base."""
 
@@ -53,14 +71,13 @@ class Totals:
         self.same = dict.fromkeys(bases, 0)
         self.divergence = dict.fromkeys(bases, 0.0)
 
-    def add(self, scores: torch.Tensor, following: torch.Tensor, bases: Mapping[str, torch.Tensor]) -> None:
+    def add(self, scores: torch.Tensor, following: torch.Tensor, bases: Mapping[str, Base]) -> None:
         """Adds the predictions of a window, logarithms of probabilities."""
         self.loss -= scores.gather(1, following[:, None]).sum().item()
+        top = scores.argmax(-1)
         for name, base in bases.items():
-            self.same[name] += int((scores.argmax(-1) == base.argmax(-1)).sum())
-            # llama.cpp's file has all small probabilities as one value, the least, which is none.
-            known = base > base.amin(-1, keepdim=True)
-            self.divergence[name] += (base.exp() * (base - scores))[known].sum().item()
+            self.same[name] += int((top == base.top).sum())
+            self.divergence[name] += base.divergence(scores)
 
     def figures(self, count: int) -> dict[str, Any]:
         """Returns means of `count` predictions."""
@@ -164,12 +181,13 @@ def _measure(runners: Mapping[str, Any], windows: Any) -> tuple[int, dict[str, T
     count = 0
     for tokens, theirs in windows:
         first = 0 if theirs is None else len(tokens) - 1 - len(theirs)
-        bases = {} if theirs is None else {THEIRS: theirs}
+        bases = {} if theirs is None else {THEIRS: Base(theirs)}
         following = torch.tensor(tokens[first + 1 :])
         for way, runner in runners.items():
             logits = PagedDriver(runner.model, 1, max_len=len(tokens)).prefill([tokens])[first:-1].float()
             scores = logits.log_softmax(-1)
-            bases.setdefault("bfloat16", scores)  # the first one
+            if "bfloat16" not in bases:  # the first one
+                bases["bfloat16"] = Base(scores)
             totals.setdefault(way, Totals(list(bases))).add(scores, following, bases)
         if theirs is not None:
             totals.setdefault(THEIRS, Totals(list(bases))).add(theirs, following, bases)
