@@ -70,7 +70,8 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: torch.dtype = torch.b
 def write_w8a8(source: Path) -> Path:
     """Writes a copy of a checkpoint in compressed-tensors' W8A8 unless it exists, and returns its directory.
 
-    Matrices of layers are int8 with a scale for each output, activations are rounded by a scale for each token.
+    Matrices of layers are int8 with a scale for each output, activations are rounded by a scale for each token. The
+    copy lies beside the source, which has its tensors in one file.
     """
     directory = source.with_name(f"{source.name}-w8a8")
     target = directory / "model.safetensors"
@@ -81,9 +82,9 @@ def write_w8a8(source: Path) -> Path:
     for name, value in load_file(source / "model.safetensors").items():
         tensors[name] = value
         if name.endswith("_proj.weight"):
-            scale = value.float().abs().amax(1, keepdim=True) / 127
-            tensors[name] = (value.float() / scale).round().to(torch.int8)
-            tensors[f"{name}_scale"] = scale.to(value.dtype)
+            scale = (value.float().abs().amax(1, keepdim=True) / 127).to(value.dtype)
+            tensors[name] = (value.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
+            tensors[f"{name}_scale"] = scale
     eight = {"num_bits": 8, "type": "int", "symmetric": True}
     group = {
         "targets": ["Linear"],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -105,6 +106,46 @@ class OpenVino:
         return found
 
 
+class Vllm:
+    """vLLM's CPU backend in bfloat16, compiled, as its `LLM` runs it: in a process of its own, bound to processors."""
+
+    def __init__(self, directory: Path, threads: int, max_model_len: int) -> None:
+        processors = sorted(os.sched_getaffinity(0))[:threads]
+        # This process has threads, so that the other one must not be forked from it.
+        os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, processors))
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+        from vllm import LLM
+
+        self.engine = LLM(
+            str(directory),
+            dtype="bfloat16",
+            max_model_len=max_model_len,
+            skip_tokenizer_init=True,
+            enable_prefix_caching=False,
+        ).llm_engine
+        self.requests = 0
+
+    def times(self, prompts: Prompts, max_tokens: int) -> Times:
+        """Measures one run."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
+        start = first = time.perf_counter()
+        waiting = set[str]()
+        for prompt in prompts:
+            self.requests += 1
+            waiting.add(str(self.requests))
+            self.engine.add_request(str(self.requests), {"prompt_token_ids": prompt}, params)
+        while self.engine.has_unfinished_requests():
+            came = {output.request_id for output in self.engine.step()}
+            if waiting & came:
+                waiting -= came
+                first = time.perf_counter()
+        return Times(first - start, time.perf_counter() - start)
+
+
 def _keep_last_logits(model: Any) -> None:
     """Lets an OpenVINO model compute the logits of the last position alone, as OpenVINO GenAI does."""
     from openvino import opset13
@@ -122,6 +163,7 @@ def _keep_last_logits(model: Any) -> None:
 PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {
     "transformers": ("transformers", Transformers),
     "openvino": ("openvino", OpenVino),
+    "vllm": ("vllm", Vllm),
     "bfloat16": ("atb_core", ours),
 }
 
