@@ -46,7 +46,7 @@ _MAGIC, _HEAD = b"_logits_", 4
 
 
 class Base:
-    """What other scores of a window are compared with.
+    """Holds what other scores of a window are compared with.
 
     Args:
         scores: logarithms of probabilities.
