@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from atb_core.engine.checks import check_dtype
 from atb_core.engine.host_memory import available_memory, host_zeros
@@ -15,7 +15,7 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
 
-__all__ = ["Backend", "Engine", "RunTimes"]
+__all__ = ["Backend", "Engine", "RunTimes", "SlicedRun"]
 
 
 class RunTimes(NamedTuple):
@@ -40,6 +40,17 @@ class RunTimes(NamedTuple):
     clock: str = ""
 
 
+class SlicedRun(Protocol):
+    """A run of a network in slices of time, between which this and other networks may run."""
+
+    def advance(self, seconds: float) -> dict[str, Any] | None:
+        """Goes on for about so long, for one node at least; returns all outputs once the run has ended.
+
+        Raises:
+            EngineError: weights were set since the run began.
+        """
+
+
 class Engine(ABC):
     """Runs one network; weights and KV caches are bound once, inputs and outputs are passed to every call.
 
@@ -49,6 +60,8 @@ class Engine(ABC):
     network: Network
     #: True if the engine can tell when its nodes run.
     records_nodes: bool = False
+    #: True if the engine has `start`.
+    slices_runs: bool = False
 
     @abstractmethod
     def set_weights(self, weights: Mapping[str, Array]) -> None:
@@ -116,6 +129,14 @@ class Engine(ABC):
             EngineError: before anything runs, for missing or unknown names, wrong dtypes, shapes or devices, and
                 tensors that are not contiguous.
         """
+
+    def start(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> SlicedRun:
+        """Begins a run in slices, with arguments of `forward`, whose values must not change before it ends.
+
+        Raises:
+            EngineError: as `forward`; or the engine has no such runs.
+        """
+        raise EngineError(f"a {type(self).__name__} has no runs in slices")
 
     def set_recording(self, on: bool) -> None:
         """Starts or stops to keep the times of nodes, and drops those that were kept.

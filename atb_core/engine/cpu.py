@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
+from atb_core.engine.checks import check_call, check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
@@ -102,11 +102,34 @@ class CpuProgram(NativeProgram):
             return dict(outputs)
         return super().forward(inputs, outputs, runtime_params)
 
+    def start(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> CpuSlicedRun:
+        """Begins a run in slices, as `CpuEngine.start`."""
+        arguments, outputs = self.prepared(inputs, outputs, {})
+        return CpuSlicedRun(self.handle.start(*arguments), dict(outputs), (inputs, {**self._bound}))
+
+
+class CpuSlicedRun(NamedTuple):
+    """A run of the C++ engine in slices; `kept` is the memory that it reads."""
+
+    handle: Any
+    outputs: dict[str, Any]
+    kept: object
+
+    def advance(self, seconds: float) -> dict[str, Any] | None:
+        """Goes on for about so long, see `SlicedRun`."""
+        return self.outputs if self.handle.advance(seconds) else None
+
 
 class CpuEngine(NativeEngine):
     """Runs one network in C++ on the processor."""
 
     program_type = CpuProgram
+    slices_runs = True
+
+    def start(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> CpuSlicedRun:
+        inputs, outputs, _ = check_call(inputs, outputs, None)
+        run: CpuSlicedRun = (self._program or self._specialized(inputs)).start(inputs, outputs)
+        return run
 
     def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")

@@ -206,6 +206,14 @@ class NativeProgram(ABC):
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], runtime_params: Mapping[str, Array]
     ) -> dict[str, Any]:
         """Checks the tensors, runs the program and returns all outputs."""
+        arguments, outputs = self.prepared(inputs, outputs, runtime_params)
+        self.handle.run(*arguments)
+        return dict(outputs)
+
+    def prepared(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], runtime_params: Mapping[str, Array]
+    ) -> tuple[Arguments, Mapping[str, Array]]:
+        """Checks the tensors of a call; returns them for the program, and all outputs, with those that were missing."""
         given = self.arguments("input", self.inputs, inputs, runtime_params)
         if len(outputs) < len(self.outputs):
             wanted = self.handle.output_shapes(*given)
@@ -214,8 +222,7 @@ class NativeProgram(ABC):
             as_asked = to_torch if any(map(is_tensor, inputs.values())) else to_numpy
             outputs = {**outputs, **{name: as_asked(value) for name, value in made.items()}}
         results = self.arguments("output", self.outputs, outputs, {})
-        self.handle.run(*(a + b for a, b in zip(given, results, strict=True)))
-        return dict(outputs)
+        return tuple(a + b for a, b in zip(given, results, strict=True)), outputs
 
 
 def _fits(value: object, declared: Tensor) -> bool:

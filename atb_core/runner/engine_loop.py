@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampler import SampledToken, as_float32, prompt_logprobs, sample
 from atb_core.runner.scheduler import Batch, Scheduler
 from atb_core.runner.step_inputs import StepInputs
+
+if TYPE_CHECKING:
+    from atb_core.engine.base import SlicedRun
 
 # Bound on the logits of a prompt that are held at a time for their log probabilities.
 _LOGITS_BYTES = 1 << 28
@@ -50,7 +53,8 @@ class Waiter(Protocol):
 class EngineLoop:
     """Runs the requests of all calls together; calls may come, and be left, in any thread at any time.
 
-    `forward` runs the model on a step and returns logits [rows, vocab].
+    `forward` runs the model on a step and returns logits [rows, vocab]; `start` begins one in slices, whose output
+    `model_out` they are.
 
     Attributes:
         lock: Held while the model runs and its logits are read, by all that share `forward`.
@@ -68,8 +72,10 @@ class EngineLoop:
         *,
         max_model_len: int,
         vocab_size: int,
+        start: Callable[[Step], SlicedRun] | None = None,
     ) -> None:
-        self._forward = forward
+        self._forward, self._start = forward, start
+        self._sliced: _Sliced | None = None
         self._vocab_size = vocab_size
         self.scheduler, blocks = scheduler, scheduler.blocks
         self._inputs = StepInputs(scheduler.max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
@@ -212,47 +218,72 @@ class EngineLoop:
         An exception of the model ends the calls of the requests that took part. An interrupt of the model changes
         nothing: its requests come again. One in the bookkeeping ends all calls.
         """
-        self._in_step = is_consistent = True
+        self._in_step, self._is_consistent = True, False
         try:
-            is_consistent = False
             if self._closing is not None:
                 self._end_calls(self._closing)
             self._take_inbox()
-            self.scheduler.chunk_size, self.scheduler.draft_cost = self.pace.chunk_size, self.pace.draft_cost
-            batch = self.scheduler.next_batch()
-            if batch is None:
-                return False
-            sampled = batch.requests
-            if batch.phase != "decode":
-                pairs = zip(batch.requests, batch.counts, strict=True)
-                sampled = [each for each, count in pairs if each.will_add_token_after(count)]
-            try:
-                results, drafted = self._run(batch, sampled)
-            except Exception as error:
-                calls = {request.call for request in batch.requests}
-                for call in calls:
-                    self._end_call(call, error)
-                _notify(calls)
-                return True
-            except BaseException:
-                is_consistent = True
-                raise
-            self.scheduler.mark_computed(batch.requests, batch.counts)
-            self._hand_out(sampled, results)
-            self._check(drafted)
-            return True
+            scheduler, pace = self.scheduler, self.pace
+            scheduler.chunk_size, scheduler.sliced_size = pace.chunk_size, pace.sliced_size
+            scheduler.draft_cost = pace.draft_cost
+            batch = scheduler.next_batch()
+            if batch is not None:
+                self._compute(batch, self._run)
+            if (sliced := scheduler.sliced) is not None:
+                seconds = pace.slice_seconds(batch)
+                self._compute(sliced, lambda chunk, sampled: self._run_slice(chunk, sampled, seconds))
+            else:
+                self._sliced = None
+            return batch is not None or sliced is not None
         except Exception as error:
             self._end_calls(error)
             return True
         except BaseException:
-            if not is_consistent:
+            if not self._is_consistent:
                 message = "The thread that ran the steps of all requests was interrupted"
                 self._end_calls(EngineError(message, hint="Send the request again."))
             raise
         finally:
             self._in_step = False
 
-    def _run(self, batch: Batch, sampled: list[Request]) -> tuple[list[SampledToken | Exception], list[_Drafted]]:
+    def _compute(self, batch: Batch, run: Callable[[Batch, list[Request]], _Results | None]) -> None:
+        """Runs the model on a batch by `run`, and gives requests their tokens unless that returns `None`."""
+        pairs = zip(batch.requests, batch.counts, strict=True)
+        sampled = [each for each, count in pairs if each.will_add_token_after(count)]
+        try:
+            results = run(batch, sampled)
+        except Exception as error:
+            calls = {request.call for request in batch.requests}
+            for call in calls:
+                self._end_call(call, error)
+            return _notify(calls)
+        except BaseException:
+            self._is_consistent = True
+            raise
+        if results is not None:
+            self.scheduler.mark_computed(batch.requests, batch.counts)
+            self._hand_out(sampled, results[0])
+            self._check(results[1])
+
+    def _run_slice(self, batch: Batch, sampled: list[Request], seconds: float) -> _Results | None:
+        """Goes on with a chunk for about so long; returns as `_run` once it is computed, `None` before."""
+        assert self._start is not None
+        with self.lock, plugin_errors():
+            if self._sliced is None or self._sliced.batch is not batch:
+                batch.requests[0].mark_started()
+                self._sliced = _Sliced(batch, self._start(self._inputs.packed(batch)))
+            start = time.perf_counter()
+            outputs = self._sliced.run.advance(seconds)
+            self._sliced.seconds += time.perf_counter() - start
+            if outputs is None:
+                return None
+            results = sample(as_float32(outputs["model_out"]), sampled)
+        self.num_steps += 1
+        self.pace.note_sliced(batch, self._sliced.seconds)
+        self._sliced = self.scheduler.sliced = None
+        return results, []
+
+    def _run(self, batch: Batch, sampled: list[Request]) -> _Results:
         """Returns the next token of each request in `sampled`, or why it has none, and the drafts to check."""
         requests, start = batch.requests, time.perf_counter()
         drafted: list[_Drafted] = []
@@ -336,6 +367,7 @@ class EngineLoop:
     def _end_calls(self, error: Exception) -> None:
         """Ends all calls; whatever was interrupted, no block has an owner afterwards."""
         self.scheduler.clear()
+        self._sliced = None
         self._inbox.clear()
         calls = tuple(self.calls)
         for call in calls:
@@ -348,6 +380,15 @@ class EngineLoop:
         if self._process != os.getpid():
             self._make_locks()
             self._end_calls(EngineError("The process was forked while the request ran", hint="Send it again."))
+
+
+@dataclasses.dataclass
+class _Sliced:
+    """The run of a chunk in slices, and how long they took."""
+
+    batch: Batch
+    run: SlicedRun
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass
@@ -365,6 +406,9 @@ class _Drafted:
             return False
         self.num_right = place
         return self.request.completion.finish_reason is None
+
+
+_Results: TypeAlias = tuple[list[SampledToken | Exception], list[_Drafted]]
 
 
 def _split(rows: npt.NDArray[np.float32], batch: Batch) -> tuple[npt.NDArray[np.float32], list[_Drafted]]:

@@ -210,13 +210,17 @@ class ModelRunner:
             self.max_num_seqs,
             max_num_batched_tokens,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
+            can_slice=lambda: _model_in(loaded).slices_steps,
             shares_prefixes=enable_prefix_caching,
             max_adapters=lora.max_loras,
             mixes_adapters=lora.is_grouped,
             make_drafter=make_drafter,
         )
         sizes = {"max_model_len": self.max_model_len, "vocab_size": self.vocab_size}
-        return EngineLoop(lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, **sizes)
+        start = lambda step: _model_in(loaded).start_step(step)  # noqa: E731
+        return EngineLoop(
+            lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, start=start, **sizes
+        )
 
     @property
     def model(self) -> CausalLM:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from statistics import median_low
 
 from atb_core.runner.scheduler import GROWTH, Batch
@@ -12,6 +13,7 @@ from atb_core.runner.scheduler import GROWTH, Batch
 # may add what is left, and a part at least, when the longest waits for a processor are taken off, a short one in any
 # case. Of fewer than many streams less is taken off, of one nothing: it waits for a prompt as this does for it.
 _LONGEST_STEP, _SMALLEST_SHARE, _SHORTEST_WAIT, _MANY = 2.6, 0.5, 0.3, 5
+_LONGEST_SLICED = 2.3
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
 # Behind thousands of tokens most of a chunk's time is reading what is before it, so that smaller ones save little.
@@ -19,6 +21,12 @@ _SMALLEST = 4
 # Seconds for which who comes waits for a chunk that nobody was beside; smaller ones take more than 2 % longer in all.
 _LONGEST_ALONE, _SMALLEST_ALONE = 0.5, 256
 _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
+# A chunk in slices takes so many steps without prompts: a few slices. Its weights are read once, which takes one; its
+# longest nodes, which no slice can end in, take a third of one behind thousands of tokens.
+_SLICED_STEPS = 6
+_FIRST_SLICED, _SMALLEST_SLICED = 64, 16
+# Of a slice after a step with prompts, which leave little, and seconds of one that nobody waits for.
+_LEAST_SLICE, _SLICE_ALONE = 0.25, 0.02
 _STEPS = 15  # of a median, in which one that waited for a processor counts for nothing
 _HISTORY = 256  # steps: about as many as a prompt of thousands of tokens takes
 
@@ -30,6 +38,7 @@ class Pace:
         self._decode: dict[int, deque[float]] = {}  # seconds of steps without prompts, by their number of requests
         # Of steps with prompts: the mean number of tokens before each of theirs, and the seconds of each.
         self._tokens: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._sliced_tokens: deque[tuple[float, float]] = deque(maxlen=_HISTORY)  # the same of chunks in slices
         self._draft_costs: deque[float] = deque(maxlen=_STEPS)
         self._waits: deque[float] = deque([0.0, 0.0], maxlen=_HISTORY)  # beyond what was expected, in decode steps
 
@@ -50,10 +59,16 @@ class Pace:
         elif count and decode is not None:
             self._tokens.append((before, rest / tokens))
 
-    def _token_seconds(self, context: float) -> float:
+    def note_sliced(self, batch: Batch, seconds: float) -> None:
+        """Takes the duration of all slices of a chunk, before its tokens count as computed."""
+        (request,), (count,) = batch.requests, batch.counts
+        self._sliced_tokens.append((request.num_computed + count / 2, seconds / count))
+
+    def _token_seconds(self, context: float, measured: Collection[tuple[float, float]] | None = None) -> float:
         """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs, or 0."""
         # Behind more tokens than any had, attention takes its part longer.
-        grown = [(abs(n - context), (context + GROWTH) / (n + GROWTH), seconds) for n, seconds in self._tokens]
+        tokens = self._tokens if measured is None else measured
+        grown = [(abs(n - context), (context + GROWTH) / (n + GROWTH), seconds) for n, seconds in tokens]
         usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]] or [0.0])
         # One slow step says nothing, two in a row that tokens cost more now.
         return max(usual, min((growth * seconds for _, growth, seconds in grown[-2:]), default=0.0))
@@ -74,9 +89,26 @@ class Pace:
             return _FIRST_GUESS
         # A further request takes about what the first token of a prompt does.
         decode += further * self._token_seconds(0)
+        return max(_SMALLEST, round(self._share(num_decoding, _LONGEST_STEP) * decode / seconds))
+
+    def _share(self, num_decoding: int, longest: float) -> float:
+        """Returns what prompts may add to a step, as a share of one without, if the longest is to take so many."""
         # The longest wait of all is taken for one of a kind.
         wait = max(_SHORTEST_WAIT, sorted(self._waits)[-2]) * min(1.0, (num_decoding - 1) / (_MANY - 1))
-        return max(_SMALLEST, round(max(_SMALLEST_SHARE, _LONGEST_STEP - 1 - wait) * decode / seconds))
+        return max(_SMALLEST_SHARE, longest - 1 - wait)
+
+    def sliced_size(self, num_decoding: int, context: int) -> int:
+        """Returns the number of tokens of a chunk in slices, with so many before them."""
+        (decode, _), seconds = self._decode_seconds(num_decoding), self._token_seconds(context, self._sliced_tokens)
+        return max(_SMALLEST_SLICED, round(_SLICED_STEPS * decode / seconds)) if decode and seconds else _FIRST_SLICED
+
+    def slice_seconds(self, batch: Batch | None) -> float:
+        """Returns the seconds of a slice after a step, or after none."""
+        decode = self._decode_seconds(batch.num_decoding)[0] if batch is not None and batch.num_decoding else None
+        if batch is None or decode is None:
+            return _SLICE_ALONE
+        has_prompts = len(batch.requests) > batch.num_decoding
+        return decode * (_LEAST_SLICE if has_prompts else self._share(batch.num_decoding, _LONGEST_SLICED))
 
     @property
     def draft_cost(self) -> float:

@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -55,9 +56,10 @@ class Scheduler:
     """First come, first served; a new request joins the running ones as soon as there is room.
 
     In a step each running request brings its newest token, and then prompts bring as many of theirs as the limits
-    leave, a long one in chunks, with which shorter ones take turns. A model that cannot mix these takes whole prompts
-    in steps of their own (one always goes, however long), in turn with the others. A request that wants log
-    probabilities of its prompt has a step for itself.
+    leave, a long one in chunks, with which shorter ones take turns. Beside streams, the chunks of a model that can
+    pause are larger, and computed in slices of time between steps. A model that cannot mix takes whole prompts in
+    steps of their own (one always goes, however long), in turn with the others. A request that wants log probabilities
+    of its prompt has a step for itself.
 
     What the cache has of a prompt already is not computed again. When blocks are needed and none is free, a running
     request gives its blocks back and is queued first, to be computed again: its tokens so far are kept and come out the
@@ -66,6 +68,7 @@ class Scheduler:
     Args:
         max_num_batched_tokens: Largest number of prompt tokens in a step.
         can_mix: Returns whether the model has mixed steps; asked when one is needed first.
+        can_slice: Returns whether the model can compute a chunk in slices of time; asked when that is needed first.
         shares_prefixes: Looks for prompts in the cache.
         max_adapters: Largest number of adapters in a step.
         mixes_adapters: True if the requests of a step may have different adapters, or none.
@@ -76,7 +79,10 @@ class Scheduler:
         max_num_seqs: Largest number of requests in a step.
         chunk_size: Returns the number of tokens of a prompt for a step in which so many others get their next token for
             a stream, or none does and another prompt may come, by how many tokens are before them.
+        sliced_size: Returns the same for a chunk in slices.
         draft_cost: Time of one guessed token in a step, relative to a step without.
+        sliced: The chunk that is computed in slices between steps, while there is one. Its request takes part in no
+            step. Who has computed it, or ends its request, sets this to `None`.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         *,
         can_mix: Callable[[], bool] = lambda: False,
+        can_slice: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
         max_adapters: int = 1,
         mixes_adapters: bool = True,
@@ -95,7 +102,9 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self.chunk_size: Callable[[int, int], int] = lambda num_decoding, context: max_num_batched_tokens
-        self._ask_can_mix = can_mix
+        self.sliced_size = self.chunk_size
+        self.sliced: Batch | None = None
+        self._ask_can_mix, self._can_slice = can_mix, cache(can_slice)
         self._mixes: bool | None = None
         self._shares_prefixes = shares_prefixes
         self._max_adapters = max_adapters
@@ -103,7 +112,7 @@ class Scheduler:
         self._make_drafter = make_drafter
         self.draft_cost = 0.0
         self._arrivals = itertools.count()
-        self._left_out_decode = self._has_preempted = self._has_passed = False
+        self._left_out_decode = self._has_preempted = self._has_passed = self._has_sliced_past = False
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -150,7 +159,7 @@ class Scheduler:
         """Removes those of the requests that are here and frees their blocks."""
         leaving = set(requests)
         for request in leaving:
-            self.blocks.free(request.block_table)
+            self._free(request)
         self.running = [request for request in self.running if request not in leaving]
         if not leaving.isdisjoint(self.waiting):
             self.waiting = deque(request for request in self.waiting if request not in leaving)
@@ -159,9 +168,15 @@ class Scheduler:
         """Removes all requests; no block has an owner afterwards."""
         for request in self.running:
             request.block_table.clear()
-        self.running = []
+        self.running, self.sliced = [], None
         self.waiting.clear()
         self.blocks.clear()
+
+    def _free(self, request: Request) -> None:
+        """Frees the blocks of a request; what is computed of it in slices has nowhere to go."""
+        self.blocks.free(request.block_table)
+        if self.sliced is not None and request in self.sliced.requests:
+            self.sliced = None
 
     def _draft(self, decoding: list[Request]) -> dict[Request, list[int]]:
         """Returns guesses for the requests that have some, with cache blocks for them. Nobody loses blocks for it."""
@@ -192,7 +207,9 @@ class Scheduler:
         """Returns the prompts that take part in a step, and the number of tokens that each brings."""
         prompts: list[Request] = []
         counts: list[int] = []
-        candidates = self._candidates(self.max_num_seqs - len(decoding))
+        slow: list[Request] = []
+        sliced = self.sliced.requests if self.sliced is not None else []
+        candidates = self._candidates(self.max_num_seqs - len(decoding) - len(sliced), sliced)
         num_chunks = 0
         # A call does not wait for its own prompts.
         calls = {each.call for each in candidates}
@@ -200,7 +217,7 @@ class Scheduler:
             # Who waits for the first token counts as much as who waits for the next one.
             num_chunks = min(_MOST_CHUNKS, max(1, len(candidates) // len(decoding)))
         # The part of the step that is left, and keys of the blocks that requests of this step are about to fill.
-        left, computing = Fraction(1), set[bytes]()
+        left, computing = Fraction(1), {key for each in sliced for key in self._keys_of_prompt(each)}
         for request in candidates:
             is_apart = request.wants_prompt_logprobs and prompts
             # Those behind it wait too, so that a busy adapter cannot keep another one from its turn for ever.
@@ -222,6 +239,12 @@ class Scheduler:
                 limit = min(limit, sum(counts) or self.chunk_size(0, start))
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
+            if is_cut and num_chunks and request.adapter is None and self._can_slice():
+                if not (request.block_table or self._admit(request, shared)):
+                    break
+                slow.append(request)
+                computing.update(self._keys_of_prompt(request))
+                continue
             has_place = not prompts or (rest <= limit or (is_cut and limit > 0))
             if not has_place or not (request.block_table or self._admit(request, shared)):
                 break
@@ -230,17 +253,28 @@ class Scheduler:
             left -= Fraction(counts[-1] + reading, size + reading)
             if request.wants_prompt_logprobs or is_cut:
                 break
-            if self._shares_prefixes:
-                computing.update(self._keys(request, len(request) // self.blocks.block_size))
+            computing.update(self._keys_of_prompt(request))
+        if slow and self.sliced is None:
+            self._slice(slow, len(decoding))
         return prompts, counts
 
-    def _candidates(self, places: int) -> list[Request]:
-        """Returns requests whose prompts are to be computed, those that have begun first.
+    def _slice(self, requests: list[Request], num_decoding: int) -> None:
+        """Chooses whose next chunk is computed in slices: the one that has the least left, and the oldest in turn."""
+        oldest = min(requests, key=_age)
+        request = oldest if self._has_sliced_past else min(requests, key=lambda each: len(each) - each.num_computed)
+        self._has_sliced_past = request is not oldest
+        start = request.num_computed
+        count = min(self.sliced_size(num_decoding, start), self._max_num_batched_tokens, len(request) - start)
+        self.sliced = Batch("prefill" if count == len(request) else "mixed", [request], [count], 0)
+
+    def _candidates(self, places: int, busy: Sequence[Request]) -> list[Request]:
+        """Returns requests whose prompts are to be computed, but for `busy` ones, those that have begun first.
 
         Beside a prompt in chunks, those come first that have the least left, unless they did in the step before. Nobody
         gets blocks before those that are older.
         """
-        begun = [each for each in sorted(self.running, key=_age) if not (each.is_decoding or each.is_paused)]
+        resting = (each for each in self.running if not (each.is_decoding or each.is_paused or each in busy))
+        begun = sorted(resting, key=_age)
         # What was just taken from one request is not for another that is no older.
         waiting = (each for each in self.waiting if not (each.is_paused or self._has_preempted))
         found = [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
@@ -266,6 +300,10 @@ class Scheduler:
         if (count or other_computes) and not self._can_mix():
             return [], False
         return keys[:count], other_computes
+
+    def _keys_of_prompt(self, request: Request) -> list[bytes]:
+        """Returns the keys of a request's full blocks if others can share them."""
+        return self._keys(request, len(request) // self.blocks.block_size) if self._shares_prefixes else []
 
     def _keys(self, request: Request, num_blocks: int) -> list[bytes]:
         """Returns the keys of the first blocks of a request."""
@@ -325,7 +363,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         """Takes the blocks of a running request and queues it first."""
         self._has_preempted = True
-        self.blocks.free(request.block_table)
+        self._free(request)
         request.num_computed = 0
         request.result.metrics.preemptions += 1
         self.running.remove(request)

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include "atb_core/error.h"
@@ -31,6 +32,7 @@ namespace {
 using atb_core::ForkGate;
 using atb_core::Program;
 using atb_core::Runtime;
+using atb_core::SlicedRun;
 using atb_core::WeightStore;
 
 std::shared_ptr<Runtime> make_runtime(int num_threads, const std::string& isa, double small_work) {
@@ -130,6 +132,20 @@ bool run_arrays(Program& program, nb::list input_slots, nb::dict inputs, nb::lis
   return fit;
 }
 
+// Returns true once the run has ended.
+bool advance(SlicedRun& run, double seconds) {
+  // What is more than an hour is no limit.
+  constexpr double kMost = 3600;
+  const auto nanoseconds = seconds < kMost ? static_cast<int64_t>(1e9 * std::max(0.0, seconds)) : INT64_MAX;
+  SlicedRun::Status status;
+  {
+    const nb::gil_scoped_release release;
+    status = run.advance(nanoseconds, signal_pending);
+  }
+  if (status == SlicedRun::Status::interrupted) throw nb::python_error();
+  return status == SlicedRun::Status::done;
+}
+
 // Calls a method that may wait for a run on another thread. That run may need the GIL to end: it polls for signals, and
 // a kernel may be written in Python.
 template <typename Fn>
@@ -142,6 +158,12 @@ std::vector<std::vector<int64_t>> output_shapes(Program& program, const std::vec
                                                 const std::vector<uintptr_t>& data, nb::sequence shapes) {
   const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
   return without_gil([&] { return program.output_shapes(given); });
+}
+
+std::unique_ptr<SlicedRun> start(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
+                                 nb::sequence shapes) {
+  const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
+  return without_gil([&] { return program.start(given); });
 }
 
 void set(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
@@ -238,6 +260,10 @@ NB_MODULE(_cpu, m) {
       .def_prop_ro("bytes", &WeightStore::bytes, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("mapped_bytes", &WeightStore::mapped_bytes, nb::call_guard<nb::gil_scoped_release>());
 
+  nb::class_<SlicedRun>(m, "SlicedRun", "A run in slices of time, between which other programs may run.")
+      .def("advance", &advance, "seconds"_a,
+           "Goes on for about so long, for one node at least, without the GIL; true once the run has ended.");
+
   nb::class_<Program>(m, "Program", "A graph that runs.")
       .def(
           "__init__",
@@ -258,6 +284,8 @@ NB_MODULE(_cpu, m) {
       .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "As set(), then runs the graph without the GIL.")
       .def("run_arrays", &run_arrays, "input_slots"_a, "inputs"_a, "output_slots"_a, "outputs"_a,
            "As run() with arrays of numpy, if all fit their slots; false, and nothing is done, if not.")
+      .def("start", &start, "tensors"_a, "data"_a, "shapes"_a, nb::keep_alive<0, 1>(),
+           "As set(), then begins a run in slices; the memory of inputs and outputs stays as it is until its end.")
       .def("set_recording", &Program::set_recording, "on"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("take_runs", &take_runs,
            "(begin, end, nodes, times) of each run since the last call: int32 and pairs of int64 as bytes.")

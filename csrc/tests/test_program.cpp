@@ -212,6 +212,99 @@ TEST(a_run_can_be_interrupted) {
   CHECK(engine.program.run(arguments, [] { return false; }));
 }
 
+TEST(a_run_in_slices_leaves_room_for_others_and_gives_the_same) {
+  for (const int threads : {1, 2, 3}) {
+    Engine engine(doublings(8), threads);
+    Floats x(4, 3), y(4), other_x(4, 5), other_y(4);
+    const auto run = engine.program.start({argument(0, x, {1, 4}), argument(8, y, {1, 4})});
+    int slices = 1;
+    for (; run->advance(0) == SlicedRun::Status::paused; ++slices) {
+      CHECK(engine.program.run({argument(0, other_x, {1, 4}), argument(8, other_y, {1, 4})}));
+      CHECK(other_y == Floats(4, 5 * 256));
+    }
+    CHECK(y == Floats(4, 3 * 256));
+    CHECK(slices == 8);
+    CHECK(engine.program.num_plans() == 1);
+    CHECK_THROWS(run->advance(0), "this run has ended");
+  }
+}
+
+TEST(a_slice_without_a_limit_ends_the_run) {
+  Engine engine(doublings(8));
+  Floats x(4, 3), y(4);
+  const auto arguments = std::vector<Argument>{argument(0, x, {1, 4}), argument(8, y, {1, 4})};
+  const auto run = engine.program.start(arguments);
+  CHECK(run->advance(0) == SlicedRun::Status::paused);
+  CHECK(run->advance(INT64_MAX) == SlicedRun::Status::done);
+  CHECK(y == Floats(4, 3 * 256));
+  // The plan is that of the next run with these sizes, whose arguments are these still.
+  CHECK(engine.program.num_plans() == 1);
+  y.assign(4, 0);
+  CHECK(engine.program.run());
+  CHECK(y == Floats(4, 3 * 256));
+  CHECK(engine.program.num_plans() == 1);
+}
+
+TEST(a_slice_ends_before_a_node_that_would_take_too_long) {
+  Engine engine(doublings(64));
+  const int64_t n = 1 << 19;  // 8 MB: a node takes a millisecond or so
+  Floats x(4 * n, 0), y(x.size(), 1);
+  const auto run = engine.program.start({argument(0, x, {n, 4}), argument(64, y, {n, 4})});
+  CHECK(run->advance(0) == SlicedRun::Status::paused);
+  int slices = 0;
+  while (run->advance(1) == SlicedRun::Status::paused) ++slices;
+  CHECK(slices == 62);
+}
+
+TEST(runs_in_slices_that_are_given_up_or_interrupted) {
+  Engine engine(doublings(2000));
+  const int64_t n = 1 << 17;
+  Floats x(4 * n, 0), y(x.size(), 1);
+  const auto arguments = std::vector<Argument>{argument(0, x, {n, 4}), argument(2000, y, {n, 4})};
+  engine.program.start(arguments)->advance(0);
+  CHECK(engine.program.num_plans() == 0);
+  const auto run = engine.program.start(arguments);
+  int asked = 0;
+  CHECK(run->advance(INT64_MAX, [&] { return ++asked > 0; }) == SlicedRun::Status::interrupted);
+  CHECK(y[0] == 1);
+  CHECK(run->advance(INT64_MAX) == SlicedRun::Status::done);
+  CHECK(y[0] == 0);
+}
+
+TEST(a_slice_names_what_is_wrong_with_the_data) {
+  GraphBuilder b;
+  const int x = b.add("x", kInput, Ints{3, 4}), ids = b.add("ids", kInput, Ints{2}, DataType::i64);
+  const int twice = b.add("", kInternal, Ints{3, 4}), y = b.add("y", kOutput, Ints{2, 4});
+  b.node("Elewise", elewise("ELEWISE_MULS", 2), {x}, {twice});
+  b.node("Gather", {{"axis", int64_t{0}}}, {twice, ids}, {y});
+  Engine engine(b.spec);
+  Floats data(12, 1), out(8);
+  Ints bad{0, 3};
+  const auto arguments =
+      std::vector<Argument>{argument(x, data, {3, 4}), argument(y, out, {2, 4}), {ids, bad.data(), {2}}};
+  const auto run = engine.program.start(arguments);
+  // Integers are copied when the run begins.
+  bad = {0, 0};
+  CHECK(run->advance(0) == SlicedRun::Status::paused);
+  CHECK_THROWS(run->advance(0), "Gather at node1: index out of range (value 3, position 1");
+  CHECK_THROWS(run->advance(0), "this run has ended");
+}
+
+TEST(weights_are_not_set_between_slices) {
+  GraphBuilder b;
+  const int x = b.add("x", kInput, Ints{4}), w = b.add("w", TensorKind::weight, Ints{4});
+  const int sum = b.add("", kInternal, Ints{4}), y = b.add("y", kOutput, Ints{4});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {x, w}, {sum});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {sum, w}, {y});
+  Engine engine(b.spec);
+  Floats in(4, 1), weight(4, 2), out(4);
+  engine.store->set("w", weight.data(), DataType::f32, {4});
+  const auto run = engine.program.start({argument(x, in, {4}), argument(y, out, {4})});
+  CHECK(run->advance(0) == SlicedRun::Status::paused);
+  engine.store->set("w", weight.data(), DataType::f32, {4});
+  CHECK_THROWS(run->advance(0), "weights were set while a run was paused");
+}
+
 TEST(results_do_not_depend_on_the_number_of_threads) {
   GraphBuilder b;
   const int x = b.add("x", kInput, Ints{37, 130}), w = b.add("w", kInput, Ints{130}),

@@ -41,6 +41,28 @@ def expected_greedy(prompt: Iterable[int], count: int) -> list[int]:
     return tokens[start:]
 
 
+class FakeSlicedRun:
+    """Writes the cache from slice to slice, two tokens in each, as an engine does from layer to layer.
+
+    Whoever gets a block meanwhile finds there what is not its own.
+    """
+
+    def __init__(self, model: FakeModel, step: Step) -> None:
+        self._model, self._step, self._written = model, step, 0
+
+    def advance(self, seconds: float) -> dict[str, Array] | None:
+        """Returns the logits as `model_out` after the slice of the last token."""
+        step, model, end = self._step, self._model, self._written + 2
+        assert seconds > 0
+        assert step.slots is not None
+        model.slices += 1
+        slots = to_torch(step.slots)[self._written : end].long()
+        model.keys.view(-1, 2)[slots, 0] = to_torch(step.input_ids)[self._written : end].float()
+        model.values.view(-1, 2)[slots, 0] = to_torch(step.position_ids)[self._written : end].float()
+        self._written = end
+        return {"model_out": model.forward(step)} if end >= len(step.input_ids) else None
+
+
 class FakeModel:
     """``forward`` of a model with one layer and a cache of [num_blocks, block_size, 1, 2] float32."""
 
@@ -52,12 +74,17 @@ class FakeModel:
         self.phases: list[str] = []
         self.tokens_per_step: list[int] = []
         self.rows_per_step: list[int] = []
+        self.slices = 0
         self.before_step: Callable[[int], None] = lambda step: None
 
     def forward(self, step: Step) -> Array:
         """Returns logits as the kind of array that the step has."""
         logits = self._logits(step)
         return logits if is_tensor(step.input_ids) else logits.numpy()
+
+    def start(self, step: Step) -> FakeSlicedRun:
+        """Begins a step in slices; it is one of `steps` when it ends."""
+        return FakeSlicedRun(self, step)
 
     def _logits(self, step: Step) -> torch.Tensor:
         self.before_step(len(self.steps))

@@ -46,6 +46,8 @@ class FamilyModel:
     def mixed_steps_problem(self, block_size: int) -> str | None:
         return None if self.mixes else "it is a fake without them"
 
+    slices_steps = False
+
     def run_step(self, step: Step) -> Array:
         self.fake.keys, self.fake.values = map(to_torch, step.kv_cache[0])
         return self.fake.forward(step)

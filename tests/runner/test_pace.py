@@ -63,6 +63,32 @@ def test_steps_take_the_same_time_whatever_tokens_and_contexts_cost(token: float
     assert sum(shares) / len(shares) > 2.15
 
 
+def test_a_chunk_in_slices_takes_a_few_steps_and_a_slice_most_of_one() -> None:
+    pace, chunk = Pace(), step(0, 100)
+    assert pace.sliced_size(8, 0) == 64
+    assert pace.slice_seconds(None) == pace.slice_seconds(step(8)) == 0.02
+    for _ in range(3):
+        pace.note(step(8), 0.04)
+    pace.note_sliced(chunk, 0.2)
+    assert pace.sliced_size(8, 0) == 120
+    assert pace.slice_seconds(step(8)) == pytest.approx(0.04)
+    assert pace.slice_seconds(step(1)) == pytest.approx(0.052), "it waits for a prompt as this does for it"
+    assert pace.slice_seconds(step(8, 5)) == pytest.approx(0.01), "the prompts of the step leave little"
+    assert pace.slice_seconds(step(0, 5)) == pace.slice_seconds(None) == 0.02
+
+
+def test_slices_leave_room_for_steps_that_wait() -> None:
+    pace = Pace()
+    for _ in range(9):
+        pace.note(step(8), 0.04)
+    for _ in range(2):
+        pace.note(step(8), 0.04 * 1.6)
+    assert pace.slice_seconds(step(8)) == pytest.approx(0.7 * 0.04)
+    for _ in range(2):
+        pace.note(step(8), 0.04 * 9)
+    assert pace.slice_seconds(step(8)) == pytest.approx(0.5 * 0.04)
+
+
 def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     pace = Pace()
     for _ in range(3):

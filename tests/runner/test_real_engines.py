@@ -142,6 +142,31 @@ def test_sharing_prefixes_and_taking_chunks_change_no_bit(directory: Path) -> No
         assert runner.num_free_blocks == runner.num_blocks
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
+def test_slices_beside_streams_change_no_bit(tmp_path: Path, dtype: str, kv_cache_dtype: str) -> None:
+    directory = tiny_checkpoint(tmp_path / "model", "llama", vocab_size=512, max_position_embeddings=1024)
+    params = SamplingParams(max_tokens=4, ignore_eos=True, logprobs=3)
+    prompts = [[*range(n, n + 200), n] for n in (1, 2, 3)]
+    options = {"dtype": dtype, "kv_cache_dtype": kv_cache_dtype, "max_num_batched_tokens": 80, "load_tokenizer": False}
+    with open_runner(directory, **options) as runner:
+        alone = [output.outputs[0].logprobs for output in runner.generate(prompts, params)]
+    with open_runner(directory, **options) as runner:
+        loop, began = runner.engine_loop, list[int]()
+        start = loop._start
+        assert start is not None
+        loop._start = lambda step: began.append(len(step.input_ids)) or start(step)  # type: ignore[func-returns-value]
+        # One node a slice; a step beside the stream has room for no prompt.
+        loop.pace.slice_seconds = lambda batch: 0.0  # type: ignore[method-assign]
+        loop.pace.chunk_size = lambda num_decoding, context: 4  # type: ignore[method-assign]
+        stream = runner.generate([7], SamplingParams(max_tokens=900, ignore_eos=True), stream=True)
+        next(iter(stream))
+        beside = [output.outputs[0].logprobs for output in runner.generate(prompts, params)]
+        # Until the stream, which nobody reads, is paused.
+        assert sum(began) > 200
+    assert beside == alone
+
+
 def test_text_streams(runner: ModelRunner) -> None:
     params = SamplingParams(max_tokens=COUNT, ignore_eos=True)
     (output,) = runner.generate("the quick 你好", params)

@@ -57,7 +57,7 @@ from atb_core.plugin_errors import plugin_errors
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
     from atb_core.checkpoint.progress import Progress
-    from atb_core.engine.base import Backend
+    from atb_core.engine.base import Backend, SlicedRun
     from atb_core.graph.tensor import Tensor
     from atb_core.layers.base import ShapeSource
     from atb_core.models.runtime.packed_weights import PackedWeights
@@ -367,6 +367,26 @@ class CausalLM(FlashCausalLMV3):
 
     def run_step(self, step: Step) -> Any:
         """Runs one step that is a record already, see `run`; callers name the plugins whose code raises something."""
+        variant, *arguments = self._prepared(step)
+        return variant.engine.forward(*arguments)["model_out"]
+
+    @property
+    def slices_steps(self) -> bool:
+        """True if there is `start_step`: engines can pause, and no other process takes part in steps."""
+        return self.before_step is None and self.variants.get("mixed").engine.slices_runs
+
+    def start_step(self, step: Step) -> SlicedRun:
+        """Begins a step over the cache, or of whole prompts, that other steps may interrupt; its arrays are of numpy.
+
+        Until it has ended, nothing else may write the slots that it writes, and adapters that it names must stay.
+        """
+        variant, inputs, outputs, _ = self._prepared(step)
+        # The originals may be buffers that other steps use, too.
+        own = {name: np.copy(to_numpy(value)) for name, value in inputs.items()}
+        return variant.engine.start(own, {name: np.empty_like(to_numpy(value)) for name, value in outputs.items()})
+
+    def _prepared(self, step: Step) -> tuple[Variant, dict[str, Array], dict[str, Array], dict[str, Array]]:
+        """Returns the variant of a step, with its caches and constants, its inputs, outputs and runtime parameters."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         self._kv.update(step.kv_cache)
@@ -402,7 +422,7 @@ class CausalLM(FlashCausalLMV3):
             feature.modify_inputs(inputs, outputs, runtime_params, step)
         variant.bind_features(active, step)
         variant.bind_constants(inputs)
-        return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
+        return variant, inputs, outputs, runtime_params
 
     def _extras(self, step: Step) -> Extras:
         extras = self._update_model_inputs(step)

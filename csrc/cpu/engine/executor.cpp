@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <utility>
 
 namespace atb_core {
 namespace {
@@ -42,6 +43,29 @@ class Poll {
   Clock::time_point last_;
 };
 
+// Tells between phases if the run has to pause.
+class Slice {
+ public:
+  explicit Slice(const RunOptions& options)
+      : end_(options.pause_after == INT64_MAX ? INT64_MAX : steady_now() + options.pause_after),
+        last_(end_ == INT64_MAX ? 0 : steady_now()),
+        longest_(options.longest_phase) {}
+
+  // Returns true if the next phase would probably end too late.
+  bool is_over() {
+    if (end_ == INT64_MAX) return false;
+    const int64_t now = steady_now();
+    longest_ = std::max(longest_, now - std::exchange(last_, now));
+    return now > end_ - longest_;
+  }
+
+  int64_t longest_phase() const { return longest_; }
+
+ private:
+  const int64_t end_;
+  int64_t last_, longest_;
+};
+
 // Runs a step on the calling thread; notes its times if the run is recorded.
 void run_step(const Plan& plan, size_t step, const cpu::Worker& worker, std::span<StepTime> times) {
   if (times.empty()) return plan.steps()[step].run(worker);
@@ -68,7 +92,9 @@ RunResult execute(const Plan& plan, cpu::ThreadPool::Lease& lease, const Runtime
                   const RunOptions& options) {
   Shared shared;
   Poll poll(options);
+  Slice slice(options);
   RunResult result;
+  const size_t num_phases = plan.phases().size();
   const auto work = [&](int index, int count, cpu::Barrier* barrier) {
     cpu::Worker worker{.index = index,
                        .count = count,
@@ -77,7 +103,7 @@ RunResult execute(const Plan& plan, cpu::ThreadPool::Lease& lease, const Runtime
                        .shared = workspace.shared,
                        .shared_bytes = plan.scratch().shared,
                        .barrier = barrier};
-    for (size_t p = 0; p < plan.phases().size(); ++p) {
+    for (size_t p = options.first_phase; p < num_phases; ++p) {
       const Plan::Phase& phase = plan.phases()[p];
       Shared::Pair& own = shared.pairs[p & 1];
       worker.ticket = &own.ticket;
@@ -90,16 +116,23 @@ RunResult execute(const Plan& plan, cpu::ThreadPool::Lease& lease, const Runtime
       }
       if (index == 0) {
         shared.pairs[(p + 1) & 1].ticket.store(0, std::memory_order_relaxed);
-        if (poll.interrupted()) shared.stop_after.store(static_cast<int64_t>(p), std::memory_order_relaxed);
+        const bool interrupted = poll.interrupted();
+        if (interrupted || (slice.is_over() && p + 1 < num_phases)) {
+          result.status = interrupted ? RunResult::Status::interrupted : RunResult::Status::paused;
+          shared.stop_after.store(static_cast<int64_t>(p), std::memory_order_relaxed);
+        }
       }
       worker.sync();
       const bool failed = own.error.failed();
       const bool stopped = shared.stop_after.load(std::memory_order_relaxed) <= static_cast<int64_t>(p);
       if (!failed && !stopped) continue;
       if (index == 0) {
-        result.status = failed ? RunResult::Status::failed : RunResult::Status::interrupted;
         result.step = step;
-        if (failed) result.message = own.error.message();
+        result.phase = p + 1;
+        if (failed) {
+          result.status = RunResult::Status::failed;
+          result.message = own.error.message();
+        }
       }
       return;
     }
@@ -108,6 +141,7 @@ RunResult execute(const Plan& plan, cpu::ThreadPool::Lease& lease, const Runtime
   const bool alone = std::all_of(plan.phases().begin(), plan.phases().end(), [](const auto& p) { return p.small; });
   const int count = alone ? 1 : options.threads;
   result.waited = lease.run(count, [&](int index, cpu::Barrier& barrier) { work(index, count, &barrier); });
+  result.longest_phase = slice.longest_phase();
   return result;
 }
 

@@ -77,28 +77,34 @@ void Program::set_locked(const std::vector<Argument>& arguments) {
 }
 
 bool Program::run_locked(const std::function<bool()>& interrupted) {
-  const int64_t begin = record_.on() ? steady_now() : 0;
   auto lease = runtime_->pool().lease();
   Plan& current = plan();
   const Runtime::Workspace workspace = runtime_->workspace(lease, current.arena_bytes(), current.scratch());
+  Execution execution(current, *runtime_, record_.on());
   current.attach(workspace.arena, arguments_.pointers());
-
-  std::vector<StepTime> times(record_.on() ? current.steps().size() * static_cast<size_t>(runtime_->num_threads()) : 0);
-  ThreadChoice& choice = current.thread_choice();
-  const RunOptions options{choice.next(), interrupted ? &interrupted : nullptr, times};
-  const int64_t start = steady_now();
-  const RunResult result = execute(current, lease, workspace, options);
-  if (result.status == RunResult::Status::done) choice.note(steady_now() - start, result.waited);
-  if (record_.on()) record(current, begin, std::move(times));
+  const RunResult result = execution.advance(lease, workspace, interrupted);
+  execution.record(record_);
   if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
   return result.status == RunResult::Status::done;
 }
 
-void Program::record(const Plan& plan, int64_t begin, std::vector<StepTime> times) {
-  std::vector<int32_t> nodes;
-  nodes.reserve(plan.steps().size());
-  for (const Plan::Step& step : plan.steps()) nodes.push_back(step.node);
-  record_.add({begin, steady_now(), std::move(nodes), std::move(times)});
+std::unique_ptr<SlicedRun> Program::start(const std::vector<Argument>& arguments) {
+  const std::lock_guard lock(mutex_);
+  set_locked(arguments);
+  const auto lease = runtime_->pool().lease();
+  static_cast<void>(plan());
+  std::unique_ptr<Plan> own = std::move(plans_.front());
+  plans_.erase(plans_.begin());
+  // The next run with these arguments needs another plan.
+  changed_ = true;
+  return std::make_unique<SlicedRun>(*this, std::move(own), arguments_.pointers(), record_.on());
+}
+
+void Program::keep(std::unique_ptr<Plan> plan, uint64_t generation) {
+  if (generation != generation_ || plans_.size() >= kMaxPlans) return;
+  const auto is_same = [&](const auto& other) { return other->sizes() == plan->sizes(); };
+  if (std::any_of(plans_.begin(), plans_.end(), is_same)) return;
+  plans_.push_back(std::move(plan));
 }
 
 void Program::fail_in(const Plan::Step& step, const std::string& message) const {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "atb_core/fork_safe_mutex.h"
-#include "cpu/engine/executor.h"
 #include "cpu/engine/plan.h"
 #include "cpu/engine/runtime.h"
+#include "cpu/engine/sliced_run.h"
 #include "cpu/engine/weight_store.h"
 #include "graph/arguments.h"
 #include "graph/graph.h"
@@ -44,6 +44,9 @@ class Program {
   // Sets arguments for this and later runs, and runs, as one operation.
   bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
 
+  // Sets arguments and begins a run in slices, which the program outlives.
+  std::unique_ptr<SlicedRun> start(const std::vector<Argument>& arguments);
+
   // Sets arguments and returns the shapes that the outputs must have, in the order of the tensors.
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
@@ -60,12 +63,15 @@ class Program {
   size_t num_plans() const;
 
  private:
+  friend class SlicedRun;
+
   void set_locked(const std::vector<Argument>& arguments);
   bool run_locked(const std::function<bool()>& interrupted);
   void check_weights() const;
-  void record(const Plan& plan, int64_t begin, std::vector<StepTime> times);
   // Returns the plan for the arguments, after their checks.
   Plan& plan();
+  // Keeps a plan that a run had for itself.
+  void keep(std::unique_ptr<Plan> plan, uint64_t generation);
   [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
 
   std::shared_ptr<Runtime> runtime_;
