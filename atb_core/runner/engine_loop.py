@@ -268,12 +268,12 @@ class EngineLoop:
     def _run_slice(self, batch: Batch, sampled: list[Request], seconds: float) -> _Results | None:
         """Goes on with a chunk for about so long; returns as `_run` once it is computed, `None` before."""
         assert self._start is not None
+        start = time.perf_counter()
         with self.lock, plugin_errors():
             if self._sliced is None or self._sliced.batch is not batch:
                 batch.requests[0].mark_started()
                 self._sliced = _Sliced(batch, self._start(self._inputs.packed(batch)))
-            start = time.perf_counter()
-            outputs = self._sliced.run.advance(seconds)
+            outputs = self._sliced.run.advance(seconds - (time.perf_counter() - start))
             self._sliced.seconds += time.perf_counter() - start
             if outputs is None:
                 return None

@@ -24,7 +24,8 @@ _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, unti
 # A chunk in slices takes so many steps without prompts: a few slices. Its weights are read once, which takes one; its
 # longest nodes, which no slice can end in, take a third of one behind thousands of tokens.
 _SLICED_STEPS = 6
-_FIRST_SLICED, _SMALLEST_SLICED = 64, 16
+_FIRST_SLICED = 64
+_ROWS = 16  # of a tile of the matrix units; and sizes that come again need no new plans
 # Of a slice after a step with prompts, which leave little, and seconds of one that nobody waits for.
 _LEAST_SLICE, _SLICE_ALONE = 0.25, 0.02
 _STEPS = 15  # of a median, in which one that waited for a processor counts for nothing
@@ -100,7 +101,7 @@ class Pace:
     def sliced_size(self, num_decoding: int, context: int) -> int:
         """Returns the number of tokens of a chunk in slices, with so many before them."""
         (decode, _), seconds = self._decode_seconds(num_decoding), self._token_seconds(context, self._sliced_tokens)
-        return max(_SMALLEST_SLICED, round(_SLICED_STEPS * decode / seconds)) if decode and seconds else _FIRST_SLICED
+        return max(1, round(_SLICED_STEPS * decode / seconds / _ROWS)) * _ROWS if decode and seconds else _FIRST_SLICED
 
     def slice_seconds(self, batch: Batch | None) -> float:
         """Returns the seconds of a slice after a step, or after none."""
