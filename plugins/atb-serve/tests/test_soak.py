@@ -21,7 +21,8 @@ from atb_core import ModelRunner, SamplingParams
 from atb_serve.settings import Limits, ServeSettings
 
 CLIENT = Path(__file__).with_name("soak_client.py")
-PROMPTS = [f"{'one two ' * (number % 7)}prompt {number}" for number in range(40)]
+# Every eighth is too long to share a step with the tokens of others.
+PROMPTS = [f"{'one two ' * (50 if number % 8 == 7 else number % 7)}prompt {number}" for number in range(40)]
 TOKENS = 24  # as in the client
 
 
@@ -70,6 +71,7 @@ def soak(tmp_path: Path, count: int) -> list[int]:
         wait_until(lambda: state.counts()["connections"] == 0)
         before = state.counts()
         sizes = run(served.url, count, expected)
+        assert served.runner.engine_loop.pace._sliced_tokens, "no prompt was computed in slices"
         wait_until(lambda: {**state.counts(), "threads": 0} == {**before, "threads": 0})
         assert state.counts()["threads"] <= before["threads"] + 1  # of the pool that encodes
         return sizes
