@@ -13,7 +13,7 @@ import openai
 import pytest
 from serving import wait_until
 
-from atb_serve.app import ROUTES
+from atb_serve.routes import ENDPOINTS
 from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
 
 KEY = "a-key-of-the-tests"
@@ -28,7 +28,7 @@ def guarded(make_server: Callable[..., Any]) -> Iterator[Any]:
         yield found
 
 
-@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path, _ in ROUTES if path != "/health"])
+@pytest.mark.parametrize(("method", "path"), [(each.method, each.path) for each in ENDPOINTS if each.path != "/health"])
 @pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer", f"Basic {KEY}", "Basic !!", f"Bearer {KEY}x"])
 def test_no_path_answers_without_the_key(guarded: Any, method: str, path: str, header: str) -> None:
     with guarded.http() as http:

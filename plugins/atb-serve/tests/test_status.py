@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from atb_core.errors import EngineError
-from atb_serve.app import ROUTES
+from atb_serve.routes import ENDPOINTS
 
 
 def _values(text: str) -> dict[tuple[str, str], float]:
@@ -110,7 +110,7 @@ def test_no_token_of_the_model_has_no_text(http: httpx.Client, tokens: list[Any]
 def test_the_description_has_every_path_and_every_field(http: httpx.Client) -> None:
     found = http.get("/openapi.json").json()
     described = {(method.upper(), path) for path, methods in found["paths"].items() for method in methods}
-    routes = {(method, path.replace("{name:path}", "{name}")) for method, path, _ in ROUTES}
+    routes = {(each.method, each.path.replace("{name:path}", "{name}")) for each in ENDPOINTS}
     assert routes - described == {("GET", "/openapi.json"), ("GET", "/")}
     assert described <= routes
     body = found["components"]["schemas"]["ChatBody"]
