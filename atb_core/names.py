@@ -23,7 +23,7 @@ KV_CACHE_DTYPES = ("auto", "int8")
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
 _OWN = (
-    "ascend cli cpp-models gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim"
+    "ascend cli cpp-models embed gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim"
     " speculation testing"
 )
 OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())

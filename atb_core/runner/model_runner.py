@@ -26,12 +26,11 @@ from atb_core.plugin_errors import plugin_errors
 from atb_core.runner.arguments import check_available, check_call, check_opening, check_sizes, check_together
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.drafting import drafter_maker
-from atb_core.runner.embedding import Pooling, check_dimensions, check_pooling, cut, embed_all, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache, as_tensors
 from atb_core.runner.model_loading import config_with_dtype, load_model, longest_context, open_tokenizer
-from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
+from atb_core.runner.outputs import EmbeddingOutput, Pooling, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Extra, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
@@ -531,19 +530,17 @@ class ModelRunner:
             One output for each prompt, in their order.
 
         Raises:
-            RequestError: A prompt or argument cannot be served, or the model gives no hidden states.
+            RequestError: A prompt or argument cannot be served, the model gives no hidden states, or the package
+                atb-embed is not installed.
         """
         check_call("embed", _unknown, normalize=normalize)
-        pooling = pooling or pooling_of(self.model_path)
-        check_pooling(pooling, self.model)
-        check_dimensions(dimensions, self.config.hidden_size, self._router.config_dict)
+        way = (self.model_path, self._router.config_dict, pooling, normalize, dimensions)
+        embedder = needed_package("atb_embed", "embeddings need").Embedder(self.model, *way)
         given = split_prompts(prompts)
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len)
         token_ids = [each.token_ids for each in encoder.encode_all(given)]
-        sizes = pooling, self._max_num_batched_tokens
-        vectors = embed_all(self.model, self.engine_loop.lock, self._cache, token_ids, *sizes)
-        cuts = (cut(vector, dimensions, normalize) for vector in vectors)
-        return [EmbeddingOutput(*each) for each in zip(cuts, token_ids, strict=True)]
+        vectors = embedder.embed(token_ids, self._cache, self.engine_loop.lock, self._max_num_batched_tokens)
+        return [EmbeddingOutput(*each) for each in zip(vectors, token_ids, strict=True)]
 
     @plugin_errors()
     def encode(

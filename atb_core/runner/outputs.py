@@ -113,6 +113,10 @@ class RequestOutput:
         return self.outputs[0].token_ids
 
 
+#: The states that make a vector: of the last token, of all (their mean), or of the first.
+Pooling = Literal["last", "mean", "cls"]
+
+
 @dataclass(frozen=True)
 class EmbeddingOutput:
     """Embedding of one prompt.

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = [module for group in PUBLIC_MODULES.values() for module in group]
 # The check of a machine uses the core's child processes, the conformance kit and profiles look inside models and
 # engines, models of C++ are run by the parts of engines, commands look into the registry of plugins and settings, the
-# server uses types of the runner, tokenizers of ATB-Models the limits of others; their requirements of atb-core
-# are as narrow.
-FRIENDS = {"atb-ascend", "atb-cli", "atb-cpp-models", "atb-hub", "atb-lora", "atb-ops", "atb-parallel", "atb-profile"}
-FRIENDS |= {"atb-serve", "atb-testing"}
+# server and embeddings use types of the runner, tokenizers of ATB-Models the limits of others; their requirements of
+# atb-core are as narrow.
+FRIENDS = {"atb-ascend", "atb-cli", "atb-cpp-models", "atb-embed", "atb-hub", "atb-lora", "atb-ops", "atb-parallel"}
+FRIENDS |= {"atb-profile", "atb-serve", "atb-testing"}
 SOURCES = sorted([*ROOT.glob("plugins/*/src"), *ROOT.glob("examples/*/src")])
 PACKAGES = [source for source in SOURCES if source.parent.name not in FRIENDS]
 

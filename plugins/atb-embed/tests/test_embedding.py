@@ -17,7 +17,7 @@ from small_model import MemoryLoader, SmallForCausalLM, random_tensors, small_co
 
 from atb_core import ModelRunner, SamplingParams, torch_to_mindie_graph
 from atb_core.errors import ContextLengthError, RequestError
-from atb_core.runner.embedding import batches, check_dimensions, check_pooling, pooling_of
+from atb_embed.embedder import batches, check_dimensions, check_pooling, pooling_of
 from atb_testing import available_backends, load_reference, tiny_checkpoint
 
 PROMPTS = [[5], [9, 8, 7], list(range(100, 140)), [3] * 17]

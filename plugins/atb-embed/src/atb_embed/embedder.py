@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,52 @@ import numpy.typing as npt
 from atb_core.errors import AtbError, ConfigError, EngineError, RequestError, error_text
 from atb_core.features.step import KVCache, Step
 from atb_core.files import read_json
+from atb_core.runner.outputs import Pooling
 from atb_core.runner.sampler import as_float32
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.runner.kv_cache import PagedCache
 
-Pooling = Literal["last", "mean", "cls"]
 # Keys of sentence-transformers, which are true for what a model was trained with.
 _MODES: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
 }  # fmt: skip
+
+
+class Embedder:
+    """Embeds prompts in one way.
+
+    Args:
+        model: The model, which has to give hidden states.
+        path: Directory of its checkpoint.
+        config: The checkpoint's config.json.
+        pooling, normalize, dimensions: As for `ModelRunner.embed`.
+
+    Raises:
+        RequestError: There is no such way, or the model gives no hidden states.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        path: Path,
+        config: Mapping[str, Any],
+        pooling: Pooling | None,
+        normalize: bool,
+        dimensions: int | None,
+    ) -> None:
+        self._model, self._normalize, self._dimensions = model, normalize, dimensions
+        self._pooling = pooling or pooling_of(path)
+        check_pooling(self._pooling, model)
+        check_dimensions(dimensions, model.config.hidden_size, config)
+
+    def embed(
+        self, prompts: Sequence[list[int]], cache: PagedCache, lock: AbstractContextManager[Any], max_tokens: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yields a vector for each prompt, see `embed_all`."""
+        for vector in embed_all(self._model, lock, cache, prompts, self._pooling, max_tokens):
+            yield cut(vector, self._dimensions, self._normalize)
 
 
 def pooling_of(path: Path) -> Pooling:
