@@ -271,6 +271,28 @@ TEST(runs_in_slices_that_are_given_up_or_interrupted) {
   CHECK(y[0] == 0);
 }
 
+TEST(threads_that_go_on_with_one_run_take_turns) {
+  Engine engine(doublings(8));
+  for (int round = 0; round < 50; ++round) {
+    Floats x(4, 3), y(4);
+    const auto run = engine.program.start({argument(0, x, {1, 4}), argument(8, y, {1, 4})});
+    std::atomic<int> ended{0}, slices{0}, refused{0};
+    const auto go_on = [&] {
+      try {
+        for (; run->advance(0) == SlicedRun::Status::paused; ++slices) continue;
+        ++ended;
+      } catch (const Error& error) {
+        if (std::string(error.what()) == "this run has ended") ++refused;
+      }
+    };
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 3; ++i) callers.emplace_back(go_on);
+    for (std::thread& caller : callers) caller.join();
+    CHECK(slices == 7 && ended == 1 && refused == 2);
+    CHECK(y == Floats(4, 3 * 256));
+  }
+}
+
 TEST(a_slice_names_what_is_wrong_with_the_data) {
   GraphBuilder b;
   const int x = b.add("x", kInput, Ints{3, 4}), ids = b.add("ids", kInput, Ints{2}, DataType::i64);

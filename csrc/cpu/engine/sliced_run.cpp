@@ -2,6 +2,7 @@
 #include "cpu/engine/sliced_run.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "atb_core/error.h"
@@ -19,6 +20,7 @@ SlicedRun::SlicedRun(Program& program, std::unique_ptr<Plan> plan, const std::ve
 }
 
 SlicedRun::Status SlicedRun::advance(int64_t nanoseconds, const std::function<bool()>& interrupted) {
+  const std::lock_guard turn(mutex_);
   if (plan_ == nullptr) fail("this run has ended");
   RunResult result;
   {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "cpu/engine/execution.h"
 #include "cpu/engine/memory.h"
 
@@ -25,13 +26,15 @@ class SlicedRun {
 
   enum class Status { done, paused, interrupted };
   // Goes on for about `nanoseconds`, for one node at least. `interrupted` is called regularly; if it returns true, the
-  // slice ends. Throws Error if the run has ended, if data are wrong, or if weights were set since it began.
+  // slice ends. Throws Error if the run has ended, if data are wrong, or if weights were set since it began. Threads that
+  // call it at once take turns.
   Status advance(int64_t nanoseconds, const std::function<bool()>& interrupted = {});
 
  private:
   // Gives the plan back to the program.
   void end();
 
+  ForkSafeMutex mutex_;  // taken before the pool's lease and the program's mutex
   Program& program_;
   std::unique_ptr<Plan> plan_;
   const Buffer arena_;
