@@ -239,7 +239,8 @@ class Scheduler:
                 limit = min(limit, sum(counts) or self.chunk_size(0, start))
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
-            if is_cut and num_chunks and request.adapter is None and self._can_slice():
+            # One that has room in a step of its own does not take a run of its own, which reads all weights.
+            if is_cut and num_chunks and rest > size and request.adapter is None and self._can_slice():
                 if not (request.block_table or self._admit(request, shared)):
                     break
                 slow.append(request)

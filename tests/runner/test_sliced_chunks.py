@@ -64,6 +64,16 @@ def test_a_prompt_that_is_short_enough_shares_a_step() -> None:
     assert setup.model.slices == 2, "the long one goes on, too"
 
 
+def test_prompts_that_are_short_enough_one_by_one_wait_for_a_step() -> None:
+    setup = sliced()
+    stream = begin_stream(setup)
+    shorts = [submit(setup, n, [n] * 5, 1) for n in range(2, 8)]
+    while not all(short.result.finished for short in shorts):
+        next(stream)
+    assert setup.model.slices == 0
+    assert [short.result.token_ids for short in shorts] == [expected_greedy([n] * 5, 1) for n in range(2, 8)]
+
+
 @pytest.mark.parametrize("streams", [True, False])
 def test_nobody_is_interrupted_for_callers_that_wait_for_results_alone(streams: bool) -> None:
     setup = sliced(max_prefill=20)
