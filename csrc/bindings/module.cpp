@@ -83,7 +83,7 @@ bool set_weight_blocks(WeightStore& store, const std::string& name, int64_t begi
                        int64_t place, size_t bytes, int64_t rows, int64_t k, const std::string& dtype, int64_t whole,
                        int descriptor) {
   const nb::gil_scoped_release release;
-  WeightStore::Blocks blocks{.format = format_of(format), .bytes = bytes, .descriptor = descriptor};
+  WeightStore::Blocks blocks{.format = format_of(format), .bytes = bytes, .data = nullptr, .descriptor = descriptor};
   if (descriptor < 0) blocks.data = static_cast<const std::byte*>(pointer(static_cast<uintptr_t>(place)));
   if (descriptor >= 0) blocks.offset = place;
   return store.set_blocks(name, begin, blocks, rows, k, atb_core::data_type_from_name(dtype), whole);

@@ -409,6 +409,20 @@ TEST(recorded_runs_have_the_times_of_every_step_and_thread) {
   CHECK(engine.program.take_runs().empty());
 }
 
+TEST(a_run_in_slices_is_recorded_when_it_ends_if_that_is_still_wanted) {
+  Engine engine(doublings(2));
+  Floats x(4, 1), y(4);
+  const auto arguments = std::vector<Argument>{argument(0, x, {1, 4}), argument(2, y, {1, 4})};
+  for (const bool wanted : {true, false}) {
+    engine.program.set_recording(true);
+    const auto run = engine.program.start(arguments);
+    CHECK(run->advance(0) == SlicedRun::Status::paused);
+    engine.program.set_recording(wanted);
+    CHECK(run->advance(0) == SlicedRun::Status::done);
+    CHECK(engine.program.take_runs().size() == (wanted ? 1 : 0));
+  }
+}
+
 TEST(only_the_latest_recorded_runs_are_kept) {
   Engine engine(doublings(1));
   Floats x(4, 1), y(4);

@@ -47,7 +47,7 @@ SlicedRun::Status SlicedRun::advance(int64_t nanoseconds, const std::function<bo
 
 void SlicedRun::end() {
   const std::lock_guard lock(program_.mutex_);
-  execution_.record(program_.record_);
+  if (program_.record_.on()) execution_.record(program_.record_);
   program_.keep(std::move(plan_), generation_);
 }
 
