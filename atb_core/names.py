@@ -27,6 +27,8 @@ _OWN = (
     " speculation testing"
 )
 OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
+# Those that need others than the core and the command.
+_NEEDS = {"atb-serve": ("atb-embed",)}
 #: What they bring to extension points: the package by a pattern of names, by the hook.
 BROUGHT = {
     "atb_adapters": {".*": "atb-lora"},
@@ -53,10 +55,12 @@ def pip_install(requirement: str) -> str:
     command = f"pip install {shlex.quote(requirement)}"
     if name not in OWN_PACKAGES:
         return command
-    folder = Path(__file__).resolve().parents[1] / "plugins" / name
-    if folder.is_dir():
-        return f"pip install {shlex.quote(f'{folder}{bracket}{extras}')}"
-    return f"{command} (in a clone of the repository: pip install {shlex.quote(f'./plugins/{requirement}')})"
+    folders = Path(__file__).resolve().parents[1] / "plugins"
+    folder = folders if (folders / name).is_dir() else "./plugins"
+    # What is in no index stands before what needs it.
+    wanted = (*_NEEDS.get(name, ()), f"{name}{bracket}{extras}")
+    own = "pip install " + " ".join(shlex.quote(f"{folder}/{each}") for each in wanted)
+    return own if folder is folders else f"{command} (in a clone of the repository: {own})"
 
 
 def command(line: str) -> str:
