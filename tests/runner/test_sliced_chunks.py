@@ -211,7 +211,7 @@ def test_a_prompt_with_an_adapter_is_taken_in_chunks_of_steps() -> None:
     setup = sliced()
     stream = begin_stream(setup)
     request = make_request(1, LONG, SamplingParams(max_tokens=2))
-    request.adapter = Adapter()
+    request.adapter = StandIn()
     setup.loop.submit(Call([request], streams=True))
     for _ in stream:
         pass
@@ -219,8 +219,8 @@ def test_a_prompt_with_an_adapter_is_taken_in_chunks_of_steps() -> None:
     assert request.result.token_ids == expected_greedy(LONG, 2)
 
 
-class Adapter:
-    """What a scheduler sees of one."""
+class StandIn:
+    """Stands for an adapter, of which the scheduler reads the digest alone."""
 
     digest = b"adapter"
 
