@@ -259,6 +259,8 @@ class EngineLoop:
             return _notify(calls)
         except BaseException:
             self._is_consistent = True
+            # It may have ended, with results that are lost; a chunk that begins again writes the same.
+            self._sliced = None
             raise
         if results is not None:
             self.scheduler.mark_computed(batch.requests, batch.counts)

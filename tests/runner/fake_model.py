@@ -54,6 +54,7 @@ class FakeSlicedRun:
         """Returns the logits as `model_out` after the slice of the last token."""
         step, model, end = self._step, self._model, self._written + 2
         assert step.slots is not None
+        assert self._written < len(step.input_ids), "this run has ended"
         model.slices += 1
         slots = to_torch(step.slots)[self._written : end].long()
         model.keys.view(-1, 2)[slots, 0] = to_torch(step.input_ids)[self._written : end].float()

@@ -172,7 +172,8 @@ def test_an_error_of_a_slice_ends_its_own_call(monkeypatch: pytest.MonkeyPatch, 
     assert setup.blocks.num_free == setup.blocks.num_blocks
 
 
-def test_an_interrupt_of_a_slice_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_end", [False, True])
+def test_an_interrupt_of_a_slice_changes_nothing(monkeypatch: pytest.MonkeyPatch, at_end: bool) -> None:
     setup = sliced()
     stream = begin_stream(setup)
     long = submit(setup, 1, LONG)
@@ -180,9 +181,12 @@ def test_an_interrupt_of_a_slice_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
     def interrupted(run: FakeSlicedRun, seconds: float) -> Any:
         nonlocal calls
-        if (calls := calls + 1) == 3:
+        calls += 1
+        outputs = advance(run, seconds)
+        if calls == (8 if at_end else 3):
+            assert (outputs is not None) == at_end
             raise KeyboardInterrupt
-        return advance(run, seconds)
+        return outputs
 
     monkeypatch.setattr(FakeSlicedRun, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -191,7 +195,7 @@ def test_an_interrupt_of_a_slice_changes_nothing(monkeypatch: pytest.MonkeyPatch
     for _ in setup.loop.chunks(long.call):
         pass
     assert long.result.token_ids == expected_greedy(LONG, 2)
-    assert setup.model.slices == 8, "what was computed before it counts"
+    assert setup.model.slices == (16 if at_end else 11), "the chunk begins again"
 
 
 def test_closing_drops_what_was_begun() -> None:
