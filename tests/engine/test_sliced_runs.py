@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from engine.networks import VOCAB, tiny_network, tiny_weights
-from interrupts import interrupted
 
 from atb_core.engine.base import SlicedRun
 from atb_core.engine.cpu import CpuBackend, CpuEngine
@@ -118,28 +117,3 @@ def test_recorded_slices_are_one_run() -> None:
     (record,) = engine.take_runs()
     first = record.threads[0]
     assert all(end >= begin > 0 for begin, end in zip(first[::2], first[1::2], strict=True))
-
-
-SCRIPT = """
-import torch
-from atb_core.engine.cpu import CpuBackend
-from atb_core.graph import DataType, Dim, Network, Tensor
-
-with Network("long") as net:
-    x = Tensor("x", (Dim("n"),), DataType.FLOAT)
-    y = x
-    for _ in range(300):
-        y = y * 1.0
-    net.mark_output(y, "y")
-run = CpuBackend(num_threads=2).build(net).start({"x": torch.ones(1 << 24)})
-try:
-    interrupt_soon()
-    print("finished" if run.advance(1000.0) else "paused")
-except KeyboardInterrupt:
-    print("interrupted")
-print(bool((run.advance(1000.0)["y"] == 1).all()))
-"""
-
-
-def test_an_interrupted_slice_can_be_continued() -> None:
-    assert interrupted(SCRIPT) == ["interrupted", "True"]

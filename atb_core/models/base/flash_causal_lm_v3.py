@@ -379,6 +379,7 @@ class CausalLM(FlashCausalLMV3):
         """Begins a step over the cache, or of whole prompts, that other steps may interrupt; its arrays are of numpy.
 
         Until it has ended, nothing else may write the slots that it writes, and adapters that it names must stay.
+        The outputs at its end have the logits as `model_out`, of the shape that `run` says. Raises as `run`.
         """
         variant, inputs, outputs, _ = self._prepared(step)
         # The originals may be buffers that other steps use, too.
